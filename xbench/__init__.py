@@ -1,0 +1,66 @@
+"""xbench: how good are this model's explanations, and did they just get worse?
+
+The public names are imported on first use, so that ``import xbench`` and ``xbench --help`` are instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xbench.api import evaluate, run
+    from xbench.classes import ClassList
+    from xbench.data import Batch, Box, Dataset, Entry, Item, Sample, Score, Truth
+    from xbench.errors import XbenchError
+    from xbench.maps import SaliencyMap
+    from xbench.modelview import Model, ModelView, Preprocessing
+    from xbench.probing import Curve
+    from xbench.registry import Method, dataset, method, metric, model
+    from xbench.specs import Spec
+
+_HOME = {
+    "xbench.api": ["evaluate", "run"],
+    "xbench.classes": ["ClassList"],
+    "xbench.data": ["Batch", "Box", "Dataset", "Entry", "Item", "Sample", "Score", "Truth"],
+    "xbench.errors": ["XbenchError"],
+    "xbench.maps": ["SaliencyMap"],
+    "xbench.modelview": ["Model", "ModelView", "Preprocessing"],
+    "xbench.probing": ["Curve"],
+    "xbench.registry": ["Method", "dataset", "method", "metric", "model"],
+    "xbench.specs": ["Spec"],
+}
+_WHERE = {name: home for home, names in _HOME.items() for name in names}
+__all__ = [
+    "Batch",
+    "Box",
+    "ClassList",
+    "Curve",
+    "Dataset",
+    "Entry",
+    "Item",
+    "Method",
+    "Model",
+    "ModelView",
+    "Preprocessing",
+    "SaliencyMap",
+    "Sample",
+    "Score",
+    "Spec",
+    "Truth",
+    "XbenchError",
+    "dataset",
+    "evaluate",
+    "method",
+    "metric",
+    "model",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'xbench' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,178 @@
+"""The nouns of data: Sample, Truth, Item, Batch, and the contract of a dataset.
+
+Coordinates are pixels of the *image frame* (the picture as stored); x grows to the right, y downwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from xbench.classes import ClassList
+
+TargetPolicy = Literal["label", "prediction", "present"]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A labelled box: x0 <= x < x1 and y0 <= y < y1. ``difficult`` as PASCAL VOC marks objects."""
+
+    label: int
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    difficult: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture with all that is known of it.
+
+    image: uint8 ``[3, H, W]``. labels: the classes present, the main one first. masks: class -> bool ``[H, W]``.
+    sources: the pictures that it was composed of (a mosaic's photographs), each with its label.
+    """
+
+    id: str
+    image: Tensor
+    labels: tuple[int, ...]
+    boxes: tuple[Box, ...] = ()
+    masks: Mapping[int, Tensor] = field(default_factory=dict)
+    sources: tuple[Sample, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a dataset knows of a sample without opening its picture.
+
+    clusters: per label, the id of the photograph that items of that label stem from; intervals resample clusters.
+    """
+
+    id: str
+    labels: tuple[int, ...]
+    clusters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One (sample, target): what every value belongs to. ``target`` is None until a prediction fills it."""
+
+    id: str
+    sample: str
+    target: int | None
+    cluster: str
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of one item's target, in the frame of the map that it is compared with.
+
+    mask: bool ``[H, W]``, the target's pixels. boxes: the target's boxes.
+    visible: share of the target's pixels (in the image frame) that the model can see.
+    """
+
+    mask: Tensor | None = None
+    boxes: tuple[Box, ...] = ()
+    visible: float = 1.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a faithfulness metric says of one map. vector: fixed length for the metric, such as its curve.
+
+    not_applicable: why there is no value, where there is none.
+    """
+
+    value: float = float("nan")
+    vector: tuple[float, ...] | None = None
+    not_applicable: str = ""
+
+
+class Dataset(ABC):
+    """Pictures with truth. Reading is lazy: ``entries`` lists them, ``load`` opens one.
+
+    Attributes:
+        classes: what labels stand for.
+        revision: changes whenever a picture, a label or the truth does.
+        files: every file that is read, so that a finished run can tell whether its inputs changed.
+    """
+
+    xbench_kind = "dataset"
+    classes: ClassList
+    revision: str
+    files: tuple[Path, ...] = ()
+
+    @abstractmethod
+    def entries(self) -> Sequence[Entry]:
+        """All samples in their order, opened or not."""
+
+    @abstractmethod
+    def load(self, id: str) -> Sample:
+        """The sample of that id.
+
+        Raises:
+            XbenchError: it cannot be read.
+        """
+
+    def items(self, policy: TargetPolicy) -> list[Item]:
+        """One item per sample (its main label, or the model's prediction), or one per present class."""
+        found = []
+        for entry in self.entries():
+            if policy == "present":
+                for label, cluster in zip(entry.labels, entry.clusters, strict=True):
+                    found.append(Item(f"{entry.id}#{label}", entry.id, label, cluster))
+            else:
+                target = entry.labels[0] if policy == "label" else None
+                found.append(Item(entry.id, entry.id, target, entry.clusters[0]))
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a method explains: model inputs with their targets, padded to the run's one batch shape.
+
+    images: float ``[B, 3, H, W]``, preprocessed. targets: int64 ``[B]``. items: the n <= B real ones; rows from n on repeat
+    the last item, and what a method returns for them is dropped. truth: one per item, or None for methods that do not
+    declare ``needs={"truth"}``. seed: of the run and the plug-in; randomness goes through ``generators``.
+    """
+
+    images: Tensor
+    targets: Tensor
+    items: tuple[Item, ...]
+    truth: tuple[Truth, ...] | None = None
+    seed: str = ""
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the model's input."""
+        return self.images.shape[-2], self.images.shape[-1]
+
+    def generators(self) -> list[torch.Generator]:
+        """A fresh random generator per row, derived from (seed, plug-in, item): companions and order change nothing."""
+        ids = [item.id for item in self.items] + [self.items[-1].id] * (len(self) - len(self.items))
+        return [generator(self.seed, id) for id in ids]
+
+    def rand(self, *shape: int) -> Tensor:
+        """Uniform noise in [0, 1), ``[B, *shape]``, drawn per item."""
+        return torch.stack([torch.rand(shape, generator=g) for g in self.generators()])
+
+    def seeded(self, *parts: str) -> Batch:
+        """The same batch, with randomness derived from these parts too."""
+        return dataclasses.replace(self, seed="/".join((self.seed, *parts)))
+
+
+def generator(*parts: object) -> torch.Generator:
+    """A CPU generator seeded by a digest of the parts."""
+    bytes_ = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(bytes_[:8], "little") >> 1)

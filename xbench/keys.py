@@ -1,0 +1,117 @@
+"""The three keys of a row, and the digests that they are made of.
+
+cache_key     everything that can change a value: rows are reused only when it is equal
+protocol_key  what makes numbers comparable: a column of a table has exactly one
+pair_key      which rows of two runs belong together (derived from columns on demand, never stored)
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from xbench.registry import Bound, BoundDataset, Metric
+
+# Modules of the core whose rules a value depends on. An edit of one of them makes every row new.
+RULES = ("data", "geometry", "maps", "modelview", "probing", "runner")
+KEY_LENGTH = 20  # hex digits: 80 bits, no collision to fear below 10^10 rows
+
+
+def digest(*parts: object) -> str:
+    """A short hex digest of JSON-able parts."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def rule_files() -> tuple[Path, ...]:
+    """The source files of the core's rule modules."""
+    return tuple(Path(__file__).with_name(f"{name}.py") for name in RULES)
+
+
+@functools.cache
+def rules_digest() -> str:
+    return digest([file_digest(path) for path in rule_files()])
+
+
+def sources(bound: Bound) -> frozenset[Path]:
+    """The source files that a plug-in's result depends on: its own, those beside it that it imports, and its inner ones'."""
+    return _closure(bound.plugin.path).union(*(sources(inner) for inner in bound.inner))
+
+
+def source_digest(bound: Bound) -> str:
+    return digest(sorted(file_digest(path) for path in sources(bound)))
+
+
+def libraries(bounds: Iterable[Bound]) -> dict[str, str]:
+    """Distribution -> version of every library that the sources of these plug-ins import."""
+    names = {name for bound in bounds for path in sources(bound) for name in _imports(path)[1]}
+    found: dict[str, str] = {}
+    for name in sorted(names - set(sys.stdlib_module_names) - {"xbench"}):
+        for distribution in _distributions().get(name, []):
+            found[distribution] = importlib.metadata.version(distribution)
+    return found
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+@functools.cache
+def _closure(path: Path) -> frozenset[Path]:
+    found, todo = {path}, [path]
+    while todo:
+        new = set(_imports(todo.pop())[0]) - found
+        found |= new
+        todo += new
+    return frozenset(found)
+
+
+@functools.cache
+def _imports(path: Path) -> tuple[frozenset[Path], frozenset[str]]:
+    """(files in the same folder that a source file imports, top-level names of everything else that it imports)."""
+    local: set[Path] = set()
+    outside: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            prefix = f"{node.module}." if node.module else ""
+            names = [node.module or ""] + [prefix + alias.name for alias in node.names]
+        else:
+            continue
+        for name in filter(None, names):
+            relative = isinstance(node, ast.ImportFrom) and node.level > 0
+            folder = path.parents[node.level - 1] if isinstance(node, ast.ImportFrom) and relative else path.parent
+            beside = [folder / f"{name.replace('.', '/')}{tail}" for tail in (".py", "/__init__.py")]
+            local |= {file for file in beside if file.is_file()}
+            if not relative:
+                outside.add(name.partition(".")[0])
+    return frozenset(local), frozenset(outside)
+
+
+def protocol_key(
+    dataset: BoundDataset, revision: str, target: str, only: str, view: str, metric: Metric, dtype: str
+) -> str:
+    """What makes two numbers comparable: dataset and its revision, item and target policy, view, metric, frame, dtype."""
+    info = metric.info
+    described = [metric.plugin.id, info.version, metric.all_params, info.frame]
+    return digest([dataset.plugin.id, dataset.all_params, revision], target, only, view, described, dtype)
+
+
+def pair_key(row: Mapping[str, object]) -> str:
+    """Which rows of two runs belong together: sample and target policy, metric, method; not the model, not the code."""
+    return digest(*(str(row[c]) for c in ("dataset", "item", "target_policy", "metric", "method")))

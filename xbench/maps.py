@@ -1,0 +1,106 @@
+"""Every rule on saliency maps: what a valid map is, resize, order, ties, degenerate maps. The only place that knows."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xbench.data import generator
+from xbench.errors import XbenchError
+
+# A constant map has no order, so its curve is an expectation over orders, estimated from this many cyclic shifts of one random
+# order: each shift is uniform over all orders (no bias), and together they visit every pixel early and late (low variance).
+TIE_ORDERS = 4
+
+
+def validated(maps: object, count: int, size: tuple[int, int], name: str) -> Tensor:
+    """Check what a method returned for a batch. -> float32 ``[B, h, w]``, detached, on the CPU.
+
+    Raises:
+        XbenchError: not a floating tensor ``[B, h, w]`` with h, w between 1 and the input size; names the method.
+    """
+    wanted = f"a float tensor [{count}, h, w] with h <= {size[0]} and w <= {size[1]}"
+    if not isinstance(maps, Tensor):
+        raise XbenchError(f"method {name} returned {type(maps).__name__}; it must return {wanted}")
+    fits = maps.ndim == 3 and maps.shape[0] == count and all(1 <= m <= s for m, s in zip(maps.shape[1:], size, strict=True))
+    if not fits or not maps.is_floating_point():
+        raise XbenchError(f"method {name} returned {maps.dtype} {list(maps.shape)}; it must return {wanted}")
+    return maps.detach().float().cpu()
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """``[..., h, w]`` -> ``[..., H, W]``, bilinear, pixel centres aligned as images are (no corner alignment)."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    flat = maps.reshape(1, -1, *maps.shape[-2:])
+    return functional.interpolate(flat, size, mode="bilinear", align_corners=False).reshape(*maps.shape[:-2], *size)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """An order of pixels. row: the batch row it belongs to. ranks: int32 ``[H, W]``, 0 = most salient."""
+
+    row: int
+    ranks: Tensor
+
+
+class SaliencyMap:
+    """One item's map by one method, at the method's own grid, with all that is derived from it computed at most once.
+
+    native: float32 ``[h, w]``, higher = more evidence. size: the input's (H, W). row: in its batch. seed: breaks ties.
+    """
+
+    def __init__(self, native: Tensor, size: tuple[int, int], row: int, seed: str) -> None:
+        self.native, self.size, self.row, self.seed = native, size, row, seed
+
+    @functools.cached_property
+    def nan(self) -> bool:
+        """Some value is NaN or infinite: every score of the map is NaN."""
+        return not bool(torch.isfinite(self.native).all())
+
+    @functools.cached_property
+    def constant(self) -> bool:
+        """All values are equal (all zero too): scores are expectations over tie orders."""
+        return not self.nan and bool((self.native == self.native.flatten()[0]).all())
+
+    @functools.cached_property
+    def tie_mass(self) -> float:
+        """Share of native cells whose value another cell has too; NaN for a NaN map."""
+        if self.nan:
+            return float("nan")
+        _, counts = torch.unique(self.native, return_counts=True)
+        return float(counts[counts > 1].sum()) / self.native.numel()
+
+    @property
+    def grid(self) -> str:
+        return f"{self.native.shape[0]}x{self.native.shape[1]}"
+
+    @functools.cached_property
+    def full(self) -> Tensor:
+        """The map at the input size, float32 ``[H, W]``."""
+        return resize(self.native, self.size)
+
+    @functools.cached_property
+    def rankings(self) -> list[Ranking]:
+        """Pixel orders, most salient first, whose scores are averaged: one, or TIE_ORDERS for a constant map.
+
+        Equal pixels are ordered by the item's own seeded noise, never by position.
+        """
+        pixels = self.size[0] * self.size[1]
+        noise = torch.randperm(pixels, generator=generator(self.seed, "ties"))
+        if self.constant:
+            shifts = [round(i * pixels / TIE_ORDERS) for i in range(TIE_ORDERS)]
+            orders = [noise.roll(shift) for shift in shifts]
+        else:
+            orders = [noise[torch.sort(self.full.flatten()[noise], descending=True, stable=True).indices]]
+        positions = torch.arange(pixels, dtype=torch.int32)
+        rankings = []
+        for order in orders:
+            ranks = torch.empty(pixels, dtype=torch.int32)
+            ranks[order] = positions
+            rankings.append(Ranking(self.row, ranks.reshape(self.size)))
+        return rankings

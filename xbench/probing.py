@@ -1,0 +1,175 @@
+"""Perturbation: lazy requests of all metrics, methods and images become full forward batches. The only place that perturbs.
+
+A request is a Curve: pixels of a *start* picture are replaced by those of an *end* picture, in an order, and the target's
+probability is wanted at some counts of replaced pixels. Pictures are named substrates of the item's own input, so that end
+points (the clean picture, the blurred one, ...) are computed once for all methods and metrics. No perturbed picture exists
+before the batch it is packed into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xbench.errors import XbenchError, did_you_mean
+from xbench.maps import Ranking
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A request. counts: how many pixels of the ranking show the end picture at each point, ascending."""
+
+    ranking: Ranking
+    counts: tuple[int, ...]
+    start: str
+    end: str
+
+
+def _zero(inputs: Tensor) -> Tensor:
+    """Zero in the *normalised* space (RISE): the preprocessing's mean, a grey."""
+    return torch.zeros_like(inputs)
+
+
+def _rise_taps() -> Tensor:
+    """RISE's 11 x 11 kernel: a delta filtered by a Gaussian of sigma 5 with reflecting borders, nearly a box (.00774 to .00883)."""
+    size, sigma = 11, 5.0
+    radius = int(4.0 * sigma + 0.5)
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    taps /= taps.sum()
+    delta = np.zeros(size)
+    delta[size // 2] = 1.0
+    line = np.convolve(np.pad(delta, radius, mode="symmetric"), taps, mode="valid")
+    return torch.from_numpy(np.outer(line, line)).float()
+
+
+def _rise_blur(inputs: Tensor) -> Tensor:
+    """RISE's blur: its kernel, zero padding (borders are pulled to grey)."""
+    kernel = _rise_taps().expand(inputs.shape[1], 1, 11, 11)
+    return functional.conv2d(inputs, kernel, padding=5, groups=inputs.shape[1])
+
+
+def _gaussian_blur(inputs: Tensor) -> Tensor:
+    """A true Gaussian of sigma 10 pixels per 224 of the input's shorter side, cut at 3 sigma, reflecting borders."""
+    sigma = 10.0 * min(inputs.shape[-2:]) / 224
+    radius = min(round(3 * sigma), min(inputs.shape[-2:]) - 1)
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32) / sigma) ** 2)
+    kernel = (taps / taps.sum()).expand(inputs.shape[1], 1, 1, -1)
+    padded = functional.pad(inputs, (radius,) * 4, mode="reflect")
+    across = functional.conv2d(padded, kernel, groups=inputs.shape[1])
+    return functional.conv2d(across, kernel.transpose(2, 3), groups=inputs.shape[1])
+
+
+SUBSTRATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "image": lambda inputs: inputs,
+    "zero": _zero,
+    "rise_blur": _rise_blur,
+    "gaussian_blur": _gaussian_blur,
+}
+
+
+def check_substrate(name: str) -> None:
+    """Raises XbenchError for a name that is not in SUBSTRATES."""
+    if name not in SUBSTRATES:
+        raise XbenchError(f"unknown substrate {name!r}{did_you_mean(name, SUBSTRATES)}")
+
+
+def substrate(name: str, inputs: Tensor) -> Tensor:
+    """The picture that stands in for removed evidence, made from inputs ``[n, 3, H, W]``; same shape.
+
+    Raises:
+        XbenchError: unknown name.
+    """
+    check_substrate(name)
+    # One picture at a time: the result is then the same whatever the companions.
+    return torch.cat([SUBSTRATES[name](inputs[i : i + 1]) for i in range(len(inputs))])
+
+
+class Prober:
+    """Answers curves for one batch of items.
+
+    inputs: ``[n, 3, H, W]``, the items' model inputs. targets: ``[n]``. Each forward pass has exactly ``batch_size`` pictures: a
+    last short one is padded, so an answer does not depend on what it was packed with.
+
+    progress is told the number of pictures after every forward pass.
+
+    Attributes:
+        forwards: pictures evaluated so far, padding left out. rows: n.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        inputs: Tensor,
+        targets: Tensor,
+        batch_size: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self.network, self.inputs, self.targets, self.batch_size = network, inputs, targets, batch_size
+        self._progress = progress
+        self.rows = len(inputs)
+        self.forwards = 0
+        self._pictures: dict[str, Tensor] = {"image": inputs}
+        self._ends: dict[tuple[int, str], float] = {}  # (row, substrate) -> probability of the untouched picture
+        format_ = torch.channels_last if inputs.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        self._buffer = torch.empty(batch_size, *inputs.shape[1:], dtype=inputs.dtype).to(memory_format=format_)
+
+    def run(self, curves: Sequence[Curve]) -> list[Tensor]:
+        """The target's softmax probability at each point of each curve, float64 ``[points]``."""
+        answers = [torch.empty(len(curve.counts), dtype=torch.float64) for curve in curves]
+        ends: dict[tuple[int, str], list[tuple[int, int]]] = {}
+        jobs: list[tuple[int, int]] = []  # (curve, point) that need a perturbed picture
+        for c, curve in enumerate(curves):
+            for p, count in enumerate(curve.counts):
+                if 0 < count < curve.ranking.ranks.numel():
+                    jobs.append((c, p))
+                else:
+                    name = curve.end if count else curve.start
+                    ends.setdefault((curve.ranking.row, name), []).append((c, p))
+        missing = [key for key in ends if key not in self._ends]
+        for chunk in _chunks(missing, self.batch_size):
+            for slot, (row, name) in enumerate(chunk):
+                self._buffer[slot] = self._picture(name)[row]
+            for key, value in zip(chunk, self._forward([row for row, _ in chunk]), strict=True):
+                self._ends[key] = value
+        for key, places in ends.items():
+            for c, p in places:
+                answers[c][p] = self._ends[key]
+        for batch in _chunks(jobs, self.batch_size):
+            for slot, (c, p) in enumerate(batch):
+                curve = curves[c]
+                row = curve.ranking.row
+                shown = curve.ranking.ranks < curve.counts[p]
+                start, end = self._picture(curve.start)[row], self._picture(curve.end)[row]
+                torch.where(shown, end, start, out=self._buffer[slot])
+            rows = [curves[c].ranking.row for c, _ in batch]
+            for (c, p), value in zip(batch, self._forward(rows), strict=True):
+                answers[c][p] = value
+        return answers
+
+    def _picture(self, name: str) -> Tensor:
+        if name not in self._pictures:
+            self._pictures[name] = substrate(name, self.inputs)
+        return self._pictures[name]
+
+    def _forward(self, rows: list[int]) -> list[float]:
+        """Evaluate the first len(rows) pictures of the buffer; the rest repeats one, so that no shape but one is ever run."""
+        self._buffer[len(rows) :] = self._buffer[0]
+        with torch.inference_mode():
+            probabilities = self.network(self._buffer).softmax(dim=1)
+        self.forwards += len(rows)
+        if self._progress:
+            self._progress(len(rows))
+        values = probabilities[: len(rows)].gather(1, self.targets[rows][:, None])[:, 0]
+        return [float(v) for v in values]
+
+
+def _chunks(jobs: list[T], size: int) -> list[list[T]]:
+    return [jobs[i : i + size] for i in range(0, len(jobs), size)]

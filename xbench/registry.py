@@ -1,0 +1,434 @@
+"""Plug-ins by id: decorators, lazy discovery, and the binding of spec strings to their parameters.
+
+A plug-in is a plain function or class under a decorator, in any module that an entry point of the groups
+``xbench.methods``, ``xbench.metrics``, ``xbench.datasets`` or ``xbench.models`` names, or in a file given with ``--plugin``.
+Modules are *scanned* for decorators (parsed, not run) so that ids are known at once, and imported when one of theirs is used.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import pkgutil
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from xbench.errors import XbenchError, did_you_mean
+from xbench.specs import Spec, Value, parse
+
+Kind = Literal["method", "metric", "dataset", "model"]
+KINDS: tuple[Kind, ...] = typing.get_args(Kind)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a saliency method declares.
+
+    needs: capabilities of the model (``feature_maps``, ``gradients``, ...) and ``truth``, which only the oracle may ask for.
+    control: a floor (or ceiling) row, set apart in leaderboards and never ranked.
+    grid: the granularity it is comparable with; ``any`` for controls that have none of their own.
+    """
+
+    needs: frozenset[str] = frozenset()
+    control: bool = False
+    grid: Literal["own", "any"] = "own"
+    cite: str = ""
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """What a metric declares.
+
+    kind: ``ground_truth`` is a function (maps [M, H, W], Truth) -> values [M]; ``faithfulness`` is a class with
+        ``plan(map) -> curves`` and ``score(responses) -> Score``.
+    version: raised whenever a value can change; rows of two versions never share a column.
+    direction: ``higher`` or ``lower`` is better. range: bounds of a value. chance: what an uninformed map scores, in words.
+    needs: the truth it reads (``mask``, ``boxes``). frame: where maps and truth meet. reduce: how rows become the table's figure.
+    """
+
+    kind: Literal["ground_truth", "faithfulness"]
+    version: str
+    direction: Literal["higher", "lower"]
+    range: tuple[float, float] = (0.0, 1.0)
+    chance: str = ""
+    needs: frozenset[str] = frozenset()
+    frame: Literal["input"] = "input"
+    reduce: Literal["mean"] = "mean"
+    cite: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a dataset declares: ``provides`` is the truth of its items (``mask``, ``boxes``); licence of its pictures."""
+
+    provides: frozenset[str] = frozenset()
+    licence: str = ""
+    cite: str = ""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model declares: licence of its weights, and the source."""
+
+    licence: str = ""
+    cite: str = ""
+
+
+Info = MethodInfo | MetricInfo | DatasetInfo | ModelInfo
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One registered function or class. ``names`` lists the members of a family such as ``gradcam/<ClassName>``."""
+
+    kind: Kind
+    id: str
+    make: Callable[..., Any]
+    info: Info
+    module: str
+    path: Path
+    names: Callable[[], list[str]] | None = None
+
+    @property
+    def prefix(self) -> str | None:
+        """``gradcam/`` for the family ``gradcam/<ClassName>``, None for a single plug-in."""
+        return self.id.partition("<")[0] if "<" in self.id else None
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.make) or "").partition("\n")[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """A plug-in with its parameters: what a spec string resolves to. Calling it calls the plug-in with them."""
+
+    plugin: Plugin
+    spec: Spec
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The canonical spec string: parameters in signature order, defaults left out."""
+        return str(self.spec)
+
+    @property
+    def inner(self) -> list[Bound]:
+        """The plug-ins that this one wraps."""
+        return [p for p in self.params.values() if isinstance(p, Bound)]
+
+    @property
+    def all_params(self) -> dict[str, str]:
+        """Every parameter with its value, defaults included, as text: part of keys."""
+        return {k: v.name if isinstance(v, Bound) else str(v) for k, v in self.params.items()}
+
+    def __call__(self, *args: Any) -> Any:
+        built = {k: v() if isinstance(v, BoundDataset) else v for k, v in self.params.items()}
+        return self.plugin.make(*args, **built)
+
+
+class Method(Bound):
+    """A bound saliency method: ``method(model, batch) -> Tensor [B, h, w]``. Annotate a wrapper's argument with it."""
+
+    xbench_kind = "method"
+
+    @property
+    def info(self) -> MethodInfo:
+        assert isinstance(self.plugin.info, MethodInfo)
+        return self.plugin.info
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it and the methods that it wraps need."""
+        return self.info.needs.union(*(m.needs for m in self.inner if isinstance(m, Method)))
+
+
+class Metric(Bound):
+    """A bound metric; see MetricInfo for the two kinds."""
+
+    xbench_kind = "metric"
+
+    @property
+    def info(self) -> MetricInfo:
+        assert isinstance(self.plugin.info, MetricInfo)
+        return self.plugin.info
+
+
+class BoundDataset(Bound):
+    """A bound dataset: calling it builds the Dataset."""
+
+    xbench_kind = "dataset"
+
+    @property
+    def info(self) -> DatasetInfo:
+        assert isinstance(self.plugin.info, DatasetInfo)
+        return self.plugin.info
+
+
+class BoundModel(Bound):
+    """A bound model: calling it loads the Model."""
+
+    xbench_kind = "model"
+
+    @property
+    def info(self) -> ModelInfo:
+        assert isinstance(self.plugin.info, ModelInfo)
+        return self.plugin.info
+
+
+_BOUND: dict[Kind, type[Bound]] = {"method": Method, "metric": Metric, "dataset": BoundDataset, "model": BoundModel}
+_SKIP: dict[Kind, int] = {"method": 2, "metric": 2, "dataset": 0, "model": 0}  # arguments that the harness passes
+
+
+class Registry:
+    """All plug-ins, found lazily. One instance, ``registry``, serves the process; tests make their own."""
+
+    def __init__(self, entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> None:
+        self.plugins: dict[tuple[Kind, str], Plugin] = {}
+        self.known: dict[tuple[Kind, str], str] = {}  # id -> module that registers it when imported
+        self.broken: dict[str, str] = {}  # module -> why it cannot be read
+        self._entry_points = entry_points
+        self._scanned = False
+
+    # -- registration ------------------------------------------------------------------------------------------------------
+
+    def add(self, plugin: Plugin) -> None:
+        """Register a plug-in. The same file loaded again replaces it; another file with the same id is an error."""
+        old = self.plugins.get((plugin.kind, plugin.id))
+        if old is not None and old.path.resolve() != plugin.path.resolve():
+            raise XbenchError(
+                f"{plugin.kind} {plugin.id!r} is defined twice, in {old.path} and in {plugin.path}; rename one of them"
+            )
+        self.plugins[plugin.kind, plugin.id] = plugin
+        self.known[plugin.kind, plugin.id] = plugin.module
+
+    def load(self, file_or_module: str) -> Path:
+        """Import a plug-in file or module, which registers what it decorates. -> its source file."""
+        path = Path(file_or_module)
+        if path.suffix != ".py":
+            module = self._import(file_or_module)
+            return Path(str(module.__file__))
+        if not path.is_file():
+            raise XbenchError(f"plug-in file {file_or_module} does not exist; give the path of a .py file or a module name")
+        name = f"xbench_plugin_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path.resolve())
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except XbenchError:
+            raise
+        except Exception as error:
+            raise XbenchError(f"plug-in {file_or_module} does not load: {type(error).__name__}: {error}") from error
+        return path.resolve()
+
+    # -- discovery ---------------------------------------------------------------------------------------------------------
+
+    def ids(self, kind: Kind) -> list[str]:
+        """All ids of a kind, families as ``prefix/<Name>``; imports nothing."""
+        self._scan()
+        return sorted(i for k, i in self.known if k == kind)
+
+    def get(self, kind: Kind, id: str) -> Plugin:
+        """The plug-in of that id, imported when it was not yet.
+
+        Raises:
+            XbenchError: there is none; the nearest id is suggested.
+        """
+        self._scan()
+        families = {i.partition("<")[0]: i for k, i in self.known if k == kind and "<" in i}
+        wanted = id if (kind, id) in self.known else next((i for p, i in families.items() if id.startswith(p)), None)
+        if wanted is None:
+            broken = "".join(f" (plug-ins of {module} were not read: {why})" for module, why in self.broken.items())
+            raise XbenchError(f"unknown {kind} {id!r}{did_you_mean(id, self.ids(kind))}{broken}")
+        if (kind, wanted) not in self.plugins:
+            self._import(self.known[kind, wanted])
+        if (kind, wanted) not in self.plugins:
+            raise XbenchError(f"{self.known[kind, wanted]} did not register {kind} {wanted!r} when imported")
+        plugin = self.plugins[kind, wanted]
+        if plugin.prefix and plugin.names and id != plugin.id:
+            member = id.removeprefix(plugin.prefix)
+            if member not in plugin.names():
+                raise XbenchError(f"unknown {kind} {id!r}{did_you_mean(member, plugin.names())}")
+        return plugin
+
+    def _scan(self) -> None:
+        if self._scanned:
+            return
+        self._scanned = True
+        points = self._entry_points
+        if points is None:
+            points = [p for k in KINDS for p in importlib.metadata.entry_points(group=f"xbench.{k}s")]
+        for module in sorted({point.value for point in points}):
+            try:
+                for name, source in _modules(module):
+                    for kind, id in _decorated(source):
+                        known = self.known.setdefault((kind, id), name)
+                        if known != name and (kind, id) not in self.plugins:
+                            raise XbenchError(f"{kind} {id!r} is defined twice, in {known} and in {name}; rename one of them")
+            except (ImportError, SyntaxError, OSError) as error:
+                self.broken[module] = f"{type(error).__name__}: {error}"
+
+    def _import(self, name: str) -> types.ModuleType:
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise XbenchError(
+                f"plug-in module {name} does not import: {error}; install what it needs (pip install 'xbench-xai[all]')"
+            ) from error
+
+    # -- binding -----------------------------------------------------------------------------------------------------------
+
+    def bind(self, kind: Kind, spec: str | Spec) -> Bound:
+        """Resolve a spec to a plug-in with checked parameters.
+
+        Raises:
+            XbenchError: unknown id or parameter (the nearest is suggested), a value of the wrong type, a missing one.
+        """
+        spec = parse(spec) if isinstance(spec, str) else spec
+        plugin = self.get(kind, spec.name)
+        parameters = list(inspect.signature(plugin.make).parameters.values())
+        if not inspect.isclass(plugin.make):
+            parameters = parameters[_SKIP[kind] :]
+        params: dict[str, Any] = {}
+        if plugin.prefix:
+            params[parameters.pop(0).name] = spec.name.removeprefix(plugin.prefix)
+        named = {p.name: p for p in parameters}
+        if len(spec.args) > len(parameters):
+            raise XbenchError(f"{kind} {spec.name} takes at most {len(parameters)} arguments, not {len(spec.args)}: {spec}")
+        given = dict(zip(named, spec.args, strict=False))
+        for key, value in spec.kwargs:
+            if key not in named:
+                raise XbenchError(f"{kind} {spec.name} has no parameter {key!r}{did_you_mean(key, named)}")
+            if key in given:
+                raise XbenchError(f"{kind} {spec.name} got {key!r} twice: {spec}")
+            given[key] = value
+        hints = typing.get_type_hints(plugin.make.__init__ if inspect.isclass(plugin.make) else plugin.make)
+        args: list[Value] = []
+        kwargs: list[tuple[str, Value]] = []
+        for name, parameter in named.items():
+            if name in given:
+                params[name] = self._convert(f"{kind} {spec.name}: {name}", given[name], hints.get(name, str))
+            elif parameter.default is not parameter.empty:
+                params[name] = parameter.default
+            else:
+                raise XbenchError(f"{kind} {spec.name} needs its argument {name!r}: write {spec.name}({name}=...)")
+            if name in given and params[name] != parameter.default:
+                value = params[name].spec if isinstance(params[name], Bound) else params[name]
+                if parameter.default is parameter.empty and not kwargs:
+                    args.append(value)
+                else:
+                    kwargs.append((name, value))
+        return _BOUND[kind](plugin, Spec(spec.name, tuple(args), tuple(kwargs)), params)
+
+    def method(self, spec: str | Spec) -> Method:
+        return typing.cast(Method, self.bind("method", spec))
+
+    def metric(self, spec: str | Spec) -> Metric:
+        return typing.cast(Metric, self.bind("metric", spec))
+
+    def _convert(self, what: str, value: Value, hint: Any) -> Any:
+        kind: Kind | None = getattr(hint, "xbench_kind", None)
+        if kind is not None:
+            if not isinstance(value, Spec):
+                raise XbenchError(f"{what} must be a {kind}, not {value!r}")
+            return self.bind(kind, value)
+        if isinstance(value, Spec) and hint is not Spec:
+            value = str(value)
+        choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else None
+        if choices is not None:
+            if value not in choices:
+                raise XbenchError(f"{what} must be one of {', '.join(map(str, choices))}, not {value!r}")
+            return value
+        if hint is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if type(value) is not hint:
+            raise XbenchError(f"{what} must be {getattr(hint, '__name__', hint)}, not {value!r}")
+        return value
+
+
+registry = Registry()
+
+
+def _modules(name: str) -> list[tuple[str, Path]]:
+    """(module, source file) of a module, or of a package and all modules directly inside it, without importing them."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ImportError(f"no module {name}")
+    found = [(name, Path(spec.origin))]
+    for folder in spec.submodule_search_locations or []:
+        found += [(f"{name}.{m.name}", Path(folder, f"{m.name}.py")) for m in pkgutil.iter_modules([folder]) if not m.ispkg]
+    return found
+
+
+def _decorated(source: Path) -> list[tuple[Kind, str]]:
+    """The (kind, id) pairs that a source file registers through decorators with literal ids."""
+    found: list[tuple[Kind, str]] = []
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        for call in getattr(node, "decorator_list", []):
+            if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant):
+                name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+                if name in KINDS:
+                    found.append((typing.cast(Kind, name), str(call.args[0].value)))
+    return found
+
+
+def _register(kind: Kind, id: str, info: Info, names: Callable[[], list[str]] | None = None) -> Callable[[F], F]:
+    def decorate(make: F) -> F:
+        registry.add(Plugin(kind, id, make, info, make.__module__, Path(inspect.getfile(make)), names))
+        return make
+
+    return decorate
+
+
+def method(
+    id: str,
+    *,
+    needs: Iterable[str] = (),
+    control: bool = False,
+    grid: Literal["own", "any"] = "own",
+    cite: str = "",
+    names: Callable[[], list[str]] | None = None,
+) -> Callable[[F], F]:
+    """Register a saliency method: a function (ModelView, Batch, **params) -> Tensor [B, h, w], higher = more evidence.
+
+    ``id`` is a string literal; ``prefix/<Name>`` registers a family whose function takes the member's name as its third
+    argument and whose ``names()`` lists the members. See MethodInfo for the rest.
+    """
+    return _register("method", id, MethodInfo(frozenset(needs), control, grid, cite), names)
+
+
+def metric(
+    id: str,
+    *,
+    kind: Literal["ground_truth", "faithfulness"],
+    version: str,
+    direction: Literal["higher", "lower"],
+    range: tuple[float, float] = (0.0, 1.0),
+    chance: str = "",
+    needs: Iterable[str] = (),
+    cite: str = "",
+) -> Callable[[F], F]:
+    """Register a metric; see MetricInfo."""
+    info = MetricInfo(kind, version, direction, range, chance, frozenset(needs), cite=cite)
+    return _register("metric", id, info)
+
+
+def dataset(id: str, *, provides: Iterable[str] = (), licence: str = "", cite: str = "") -> Callable[[F], F]:
+    """Register a dataset: a function of its parameters that returns a ``xbench.Dataset``; see DatasetInfo."""
+    return _register("dataset", id, DatasetInfo(frozenset(provides), licence, cite))
+
+
+def model(id: str, *, licence: str = "", cite: str = "") -> Callable[[F], F]:
+    """Register a model: a function of its parameters that returns a ``xbench.Model``; see ModelInfo."""
+    return _register("model", id, ModelInfo(licence, cite))

@@ -1,0 +1,140 @@
+"""Spec strings: one grammar for plug-ins, their parameters and wrappers, everywhere.
+
+    spec  := name [ "(" [ arg { "," arg } ] ")" ]
+    arg   := value | key "=" value
+    value := number | true | false | "text" | spec
+
+Examples: ``grad_cam``, ``rise(n=2000)``, ``inverted(grad_cam)``, ``grid(photos, seed=1)``,
+``insertion(steps=exact(10))``, ``gradcam/GradCAM``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TypeAlias, Union
+
+from xbench.errors import XbenchError
+
+
+Value: TypeAlias = Union[bool, int, float, str, "Spec"]
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+      (?P<number>[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?(?![\w.]))
+    | (?P<name>[A-Za-z_][\w./:@+-]*)
+    | (?P<text>"(?:[^"\\]|\\.)*")
+    | (?P<mark>[(),=])
+    )""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A parsed spec string; ``str()`` gives its canonical form, which parses back to an equal Spec."""
+
+    name: str
+    args: tuple[Value, ...] = ()
+    kwargs: tuple[tuple[str, Value], ...] = ()
+
+    def __str__(self) -> str:
+        inside = [_format(a) for a in self.args] + [f"{k}={_format(v)}" for k, v in self.kwargs]
+        return f"{self.name}({', '.join(inside)})" if inside else self.name
+
+
+def _format(value: Value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value if re.fullmatch(r"[A-Za-z_][\w./:@+-]*", value) else json.dumps(value)
+    return str(value)
+
+
+def parse(text: str) -> Spec:
+    """Parse a spec string.
+
+    Raises:
+        XbenchError: the text does not follow the grammar; the message shows where.
+    """
+    parser = _Parser(text)
+    spec = parser.spec()
+    parser.expect_end()
+    return spec
+
+
+def split(text: str) -> list[str]:
+    """Split a comma-separated list of specs at its outer commas: ``"a, b(x, y)"`` -> ``["a", "b(x, y)"]``."""
+    parts, depth, start = [], 0, 0
+    for i, char in enumerate(text):
+        depth += (char == "(") - (char == ")")
+        if char == "," and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+    return [part.strip() for part in [*parts, text[start:]] if part.strip()]
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+
+    def fail(self, wanted: str) -> XbenchError:
+        return XbenchError(
+            f"cannot read spec {self.text!r}: expected {wanted} at {self.text[self.at :]!r}; write it like name(key=value)"
+        )
+
+    def peek(self) -> re.Match[str] | None:
+        return _TOKEN.match(self.text, self.at)
+
+    def take(self, kind: str, wanted: str, only: str = "") -> str:
+        token = self.peek()
+        if token is None or token.lastgroup != kind or (only and token[kind] not in only):
+            raise self.fail(wanted)
+        self.at = token.end()
+        return token[kind]
+
+    def next_is(self, mark: str) -> bool:
+        token = self.peek()
+        return token is not None and token["mark"] == mark
+
+    def expect_end(self) -> None:
+        if self.text[self.at :].strip():
+            raise self.fail("the end")
+
+    def spec(self) -> Spec:
+        name = self.take("name", "a name")
+        args: list[Value] = []
+        kwargs: list[tuple[str, Value]] = []
+        if self.next_is("("):
+            self.take("mark", "'('")
+            while not self.next_is(")"):
+                value = self.value()
+                if self.next_is("="):
+                    if not isinstance(value, Spec) or value.args or value.kwargs:
+                        raise self.fail("a parameter name before '='")
+                    if value.name in dict(kwargs):
+                        raise XbenchError(f"spec {self.text!r} gives {value.name} twice; keep one")
+                    self.take("mark", "'='")
+                    kwargs.append((value.name, self.value()))
+                elif kwargs:
+                    raise self.fail("'=' (positional arguments come first)")
+                else:
+                    args.append(value)
+                if not self.next_is(")"):
+                    self.take("mark", "',' or ')'", ",")
+            self.take("mark", "')'", ")")
+        return Spec(name, tuple(args), tuple(kwargs))
+
+    def value(self) -> Value:
+        token = self.peek()
+        if token is not None and token.lastgroup == "number":
+            self.at = token.end()
+            return int(token["number"]) if re.fullmatch(r"[-+]?\d+", token["number"]) else float(token["number"])
+        if token is not None and token.lastgroup == "text":
+            self.at = token.end()
+            return str(json.loads(token["text"]))
+        spec = self.spec()
+        if not spec.args and not spec.kwargs and spec.name in ("true", "false"):
+            return spec.name == "true"
+        return spec
