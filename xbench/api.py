@@ -1,0 +1,75 @@
+"""The Python API: the command line's work as two functions."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from xbench.suite import Selection, Suite, Track
+from xbench.workflow import Outcome
+from xbench.workflow import run as _run
+
+
+def evaluate(
+    methods: Sequence[str],
+    metrics: Sequence[str],
+    *,
+    model: str = "efficientnet_lite0",
+    dataset: str = "photos",
+    target: Literal["label", "prediction", "present"] = "prediction",
+    view: Literal["crop", "full"] = "crop",
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int = 8,
+    plugins: Sequence[str] = (),
+    out: str | Path | None = None,
+) -> pd.DataFrame:
+    """Score methods by metrics on one model and dataset. -> one row per (method, metric, item); see ``xbench.store.SCHEMA``.
+
+    Args:
+        methods, metrics, model, dataset: spec strings such as ``"grad_cam"`` or ``"insertion(steps=exact(10))"``.
+        target: which class is explained. view: how pictures become inputs. limit: the first items only.
+        plugins: files or modules to load first. out: a directory that keeps the rows and resumes; a temporary one by default.
+
+    Raises:
+        XbenchError: anything the user can mend.
+    """
+    track = Track(dataset=dataset, metrics=list(metrics), target=target, view=view)
+    chosen = Suite(
+        name="evaluate",
+        version="1",
+        seed=seed,
+        batch_size=batch_size,
+        block=batch_size,
+        models=[model],
+        methods=list(methods),
+        tracks=[track],
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        return _run(chosen, Selection(limit=limit), out=Path(out or scratch), plugins=plugins).rows
+
+
+def run(
+    suite: str = "quick",
+    *,
+    methods: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    limit: int | None = None,
+    seed: int | None = None,
+    plugins: Sequence[str] = (),
+    out: str | Path | None = None,
+    fresh: bool = False,
+) -> Outcome:
+    """Run a suite, or what is left of it, as ``xbench run`` does. The outcome has ``rows`` and ``leaderboard()``.
+
+    Raises:
+        XbenchError: anything the user can mend.
+    """
+    selection = Selection(methods, models, datasets, metrics, limit, seed)
+    return _run(suite, selection, out=Path(out) if out else None, plugins=plugins, fresh=fresh)

@@ -1,0 +1,211 @@
+"""Where rows live: a run directory of Parquet parts with a JSON manifest, written atomically, resumable.
+
+    RUN/manifest.json         what was asked, from which inputs, and whether it is complete
+    RUN/parts/NNNNNN-ID.parquet        rows of one work unit; the number orders them in time
+    RUN/parts/NNNNNN-ID.safetensors    maps for the report's gallery
+    RUN/rows.parquet, gallery.safetensors   the same after a run is complete: sorted, superseded rows dropped
+
+Every file appears under its name only when it is whole. Rows are never changed: a newer row of the same identity supersedes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.numpy
+
+from xbench.errors import XbenchError
+
+SCHEMA = pa.schema(
+    [
+        ("cache_key", pa.string()),  # see keys.py
+        ("protocol_key", pa.string()),
+        ("method", pa.string()),  # canonical spec strings
+        ("model", pa.string()),
+        ("dataset", pa.string()),
+        ("metric", pa.string()),
+        ("item", pa.string()),  # id, unique in its dataset under one target policy
+        ("cluster", pa.string()),  # source photograph: what intervals resample
+        ("target", pa.int32()),  # class index that was explained
+        ("target_policy", pa.string()),
+        ("status", pa.string()),  # ok | nan | not_applicable
+        ("reason", pa.string()),  # why it is not applicable
+        ("value", pa.float64()),  # NaN unless ok
+        ("vector", pa.list_(pa.float32())),  # such as a curve
+        ("constant", pa.bool_()),  # the map is constant: the value is an expectation over tie orders
+        ("tie_mass", pa.float32()),  # share of the map's cells that share their value with another
+        ("grid", pa.string()),  # native size of the map, such as 7x7
+        ("correct", pa.bool_()),  # the model's top-1 class on this very picture is one of its labels
+        ("confidence", pa.float32()),  # the model's probability of the target on this very picture
+        ("sources_correct", pa.bool_()),  # of a composed picture: the model gets all its sources right
+        ("forwards", pa.float32()),  # stand-alone cost of the explanation, per item
+        ("backwards", pa.float32()),
+        ("seconds", pa.float32()),  # informative; never part of equality
+    ]
+)
+IDENTITY = ["dataset", "protocol_key", "metric", "model", "method", "item"]  # a newer row of the same identity supersedes
+INFORMATIVE = ["seconds"]
+
+
+class Store:
+    """A run directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.parts = folder, folder / "parts"
+
+    # -- writing -----------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the directory for writing; the lock goes with the process, however that ends. Clears what a killed run left.
+
+        Raises:
+            XbenchError: another process holds it, or the directory cannot be written.
+        """
+        with _disk(self.folder):
+            self.parts.mkdir(parents=True, exist_ok=True)
+            handle = (self.folder / ".lock").open("w")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            handle.close()
+            raise XbenchError(f"another run is writing to {self.folder}; wait for it, or choose another --out") from error
+        try:
+            for leftover in [*self.folder.glob("*.tmp"), *self.parts.glob("*.tmp")]:
+                leftover.unlink()
+            yield
+        finally:
+            handle.close()
+
+    def write_part(self, unit: str, rows: list[dict[str, Any]], gallery: Mapping[str, np.ndarray]) -> None:
+        """Append the rows of a unit, and maps for the gallery by key."""
+        number = 1 + max((int(path.name[:6]) for path in self.parts.glob("*.*")), default=0)
+        stem = f"{number:06d}-{unit}"
+        if gallery:
+            # Before the rows: rows mark a unit as done.
+            _write(self.parts / f"{stem}.safetensors", lambda tmp: safetensors.numpy.save_file(dict(gallery), tmp))
+        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        _write(self.parts / f"{stem}.parquet", lambda tmp: _write_table(table, tmp))
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        text = json.dumps(manifest, indent=1, allow_nan=False)  + "\n"  # in its order: columns are shown so
+        write_text(self.folder / "manifest.json", text)
+
+    def compact(self, current: Iterable[str] = ()) -> pd.DataFrame:
+        """Merge all parts into ``rows.parquet``: sorted, superseded rows dropped. -> the rows.
+
+        current: cache keys of the rows that the plan wants; they win over others of their identity whatever their age.
+        """
+        rows = self.rows(current)
+        gallery = self.gallery()
+        parts = sorted(self.parts.glob("*.*"))
+        if parts:
+            if gallery:
+                ordered = {key: gallery[key] for key in sorted(gallery)}
+                _write(self.folder / "gallery.safetensors", lambda tmp: safetensors.numpy.save_file(ordered, tmp))
+            self.write_rows(rows)
+            for path in parts:
+                path.unlink()
+        return rows
+
+    def write_rows(self, rows: pd.DataFrame) -> None:
+        table = pa.Table.from_pandas(rows, schema=SCHEMA, preserve_index=False)
+        _write(self.folder / "rows.parquet", lambda tmp: _write_table(table, tmp))
+
+    def clear(self) -> None:
+        """Forget everything (``--fresh``)."""
+        paths = [self.folder / "manifest.json", *self.folder.glob("*.parquet"), *self.folder.glob("*.safetensors")]
+        for path in [*paths, *self.parts.glob("*.*")]:
+            path.unlink(missing_ok=True)
+
+    # -- reading -----------------------------------------------------------------------------------------------------------
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest, or an empty one."""
+        path = self.folder / "manifest.json"
+        if not path.is_file():
+            return {}
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise XbenchError(f"{path} is damaged ({error}); delete it and run again") from error
+
+    def rows(self, current: Iterable[str] = ()) -> pd.DataFrame:
+        """All rows that are not superseded, in canonical order."""
+        tables = [_read_table(path) for path in self._files("parquet")]
+        if not tables:
+            return SCHEMA.empty_table().to_pandas()
+        frame = pa.concat_tables(tables).to_pandas()
+        wanted = set(current)
+        frame["_wanted"] = frame["cache_key"].isin(wanted) if wanted else False
+        frame["_age"] = np.arange(len(frame))
+        frame = frame.sort_values([*IDENTITY, "_wanted", "_age"]).drop_duplicates(IDENTITY, keep="last")
+        return frame.drop(columns=["_wanted", "_age"]).reset_index(drop=True)
+
+    def cache_keys(self) -> set[str]:
+        """The keys of all rows, superseded ones too."""
+        return {key for path in self._files("parquet") for key in _read_table(path, ["cache_key"])["cache_key"].to_pylist()}
+
+    def gallery(self) -> dict[str, np.ndarray]:
+        """Maps and pictures for the report by key, newest first served."""
+        found: dict[str, np.ndarray] = {}
+        for path in self._files("safetensors"):
+            found.update(safetensors.numpy.load_file(path))
+        return found
+
+    def _files(self, kind: str) -> list[Path]:
+        """Whole files of a kind from oldest to newest."""
+        return [*sorted(self.folder.glob(f"*.{kind}")), *sorted(self.parts.glob(f"*.{kind}"))]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file through the same door as everything else.
+
+    Raises:
+        XbenchError: it cannot be written.
+    """
+    _write(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd")
+
+
+def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise XbenchError(f"{path} is damaged ({error}); delete it and run again to compute its rows anew") from error
+
+
+def _write(path: Path, write: Any) -> None:
+    """Write through a temporary file in the same folder: the name appears when the bytes are on disk, or never."""
+    tmp = path.with_name(path.name + ".tmp")
+    with _disk(path):
+        try:
+            write(tmp)
+            with tmp.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(tmp, path)
+        except BaseException:
+            tmp.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException, safetensors.SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise XbenchError(f"cannot write {path}: {reason}; free some space, or choose another --out") from error
