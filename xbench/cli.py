@@ -1,0 +1,275 @@
+"""The command line, thin: options in, one call, text out. Imports nothing heavy until a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xbench.errors import XbenchError
+
+if TYPE_CHECKING:
+    from xbench.leaderboard import Leaderboard
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="How good are this model's explanations, and did they just get worse?",
+)
+KINDS = ("methods", "metrics", "datasets", "models", "suites")
+
+Plugins = Annotated[list[str], typer.Option("--plugin", help="A plug-in file or module to load first; may be repeated.")]
+
+
+@app.callback()
+def main(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    """How good are this model's explanations, and did they just get worse?"""
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="methods, metrics, datasets, models or suites")],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    plugin: Plugins = [],  # noqa: B006 (typer copies it)
+) -> None:
+    """List what there is."""
+    from xbench import suite
+    from xbench.errors import did_you_mean
+    from xbench.registry import registry
+
+    if kind not in KINDS:
+        raise XbenchError(f"cannot list {kind!r}{did_you_mean(kind, KINDS)}")
+    for name in plugin:
+        registry.load(name)
+    if kind == "suites":
+        found = {name: suite.load(suite.find(name)).title for name in suite.suites()}
+    else:
+        single: Any = kind.removesuffix("s")
+        found = {}
+        for id in registry.ids(single):
+            plugin_ = registry.plugins.get((single, id)) or registry.get(single, id)
+            found[id] = plugin_.summary
+            found |= {f"{plugin_.prefix}{n}": "" for n in (plugin_.names() if plugin_.names else [])}
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    width = max(map(len, found), default=0)
+    for name, summary in found.items():
+        print(f"{name:{width}}  {summary}".rstrip())
+
+
+@app.command()
+def show(spec: Annotated[str, typer.Argument(help="A spec such as grad_cam or insertion(steps=exact(10))")], plugin: Plugins = []) -> None:  # noqa: B006
+    """Show what a plug-in is, its parameters and what it declares."""
+    import inspect
+
+    from xbench.registry import KINDS as kinds
+    from xbench.registry import registry
+    from xbench.specs import parse
+
+    for name in plugin:
+        registry.load(name)
+    id = parse(spec).name
+    matching = [kind for kind in kinds if any(id == i or ("<" in i and id.startswith(i.partition("<")[0])) for i in registry.ids(kind))]
+    if not matching:
+        from xbench.errors import did_you_mean
+
+        raise XbenchError(f"unknown plug-in {id!r}{did_you_mean(id, [i for kind in kinds for i in registry.ids(kind)])}")
+    for kind in matching:
+        plugin_ = registry.get(kind, id)
+        print(f"{kind} {plugin_.id}\n\n{inspect.getdoc(plugin_.make) or ''}\n")
+        for key, value in vars(plugin_.info).items():
+            shown = ", ".join(sorted(value)) if isinstance(value, frozenset) else value
+            if shown not in ("", None):
+                print(f"  {key}: {shown}")
+        print(f"  signature: {plugin_.id}{inspect.signature(plugin_.make)}".replace("model: 'ModelView', batch: 'Batch', ", ""))
+        print(f"  source: {plugin_.module}")
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(help="A suite's name or the path of a TOML file")],
+    methods: Annotated[str | None, typer.Option(help="Comma-separated specs instead of the suite's.")] = None,
+    models: Annotated[str | None, typer.Option(help="Comma-separated specs instead of the suite's.")] = None,
+    datasets: Annotated[str | None, typer.Option(help="Which of the suite's datasets.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Which of the suite's metrics.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first N items of each dataset.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the suite's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory [results/runs/SUITE].")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures in every forward pass.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [all cores].")] = None,
+    plugin: Plugins = [],  # noqa: B006
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the rows in the run directory.")] = False,
+) -> None:
+    """Run a suite, or what is left of it, and show the leaderboard."""
+    from xbench import workflow
+    from xbench.report.progress import Console
+    from xbench.suite import Selection, listed
+
+    selection = Selection(listed(methods), listed(models), listed(datasets), listed(metrics), limit, seed, batch_size)
+    start = time.perf_counter()
+    with Console() as progress:
+        done = workflow.run(
+            suite, selection, out=out, plugins=plugin, fresh=fresh, threads=threads, progress=progress
+        )
+    board = done.leaderboard()
+    if done.computed or not (done.folder / "leaderboard.html").is_file():
+        _write(done.folder / "leaderboard.html", _html(board, done.rows, done.manifest, done.folder))
+    _print(board)
+    what = f"{done.computed} values computed" if done.computed else "nothing left to compute"
+    print(f"{what} in {time.perf_counter() - start:.0f} s; rows, pictures and curves: {done.folder}/leaderboard.html")
+    for name, (bad, of) in done.nan_methods().items():
+        raise XbenchError(f"method {name} returned NaN or infinite maps: {bad} of {of} values are NaN and not ranked; mend the method")
+
+
+@app.command("leaderboard")
+def leaderboard_(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories; rows of equal protocol share a table.")],
+    format: Annotated[str, typer.Option(help="table, csv, md, json or html")] = "table",
+    out: Annotated[Path | None, typer.Option(help="Write to a file instead of the screen.")] = None,
+) -> None:
+    """Show the leaderboard of one or more runs, finished or not."""
+    from xbench import leaderboard, workflow
+    from xbench.errors import did_you_mean
+
+    rows, manifest = workflow.read_all(runs)
+    board = leaderboard.build(rows, manifest)
+    renderers = {"csv": leaderboard.to_csv, "md": leaderboard.to_markdown, "json": leaderboard.to_json}
+    if format == "table" and out is None:
+        _print(board)
+        return
+    if format == "html":
+        text = _html(board, rows, manifest, *runs)
+    elif format in renderers:
+        text = renderers[format](board)
+    else:
+        raise XbenchError(f"unknown format {format!r}{did_you_mean(format, ['table', 'html', *renderers])}")
+    if out is None:
+        print(text)
+    else:
+        _write(out, text)
+
+
+@app.command()
+def publish(
+    suite: Annotated[str, typer.Argument(help="A suite whose finished run is in RUN")],
+    out: Annotated[Path, typer.Option(help="Where the reference goes.")],
+    run_dir: Annotated[Path | None, typer.Option("--run", help="Run directory [results/runs/SUITE].")] = None,
+) -> None:
+    """Finish a suite's run and write its rows and tables, without timings, as reference results."""
+    from xbench import workflow
+    from xbench.report.progress import Console
+
+    with Console() as progress:
+        done = workflow.run(suite, out=run_dir, progress=progress)
+    workflow.publish(done, out)
+    print(f"{len(done.rows)} rows: {out}")
+
+
+@app.command()
+def explain(
+    image: Annotated[Path, typer.Argument(help="A picture file")],
+    model: Annotated[str, typer.Option(help="A model")] = "efficientnet_lite0",
+    method: Annotated[str, typer.Option(help="One or more methods, comma-separated")] = "grad_cam",
+    target: Annotated[str | None, typer.Option(help="Class by index, name or WordNet id [the prediction]")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG to write [IMAGE-explained.png]")] = None,
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
+    """Explain one picture: a sheet with an overlay per method."""
+    from xbench.explain import explain_picture
+    from xbench.registry import registry
+    from xbench.suite import listed
+
+    for name in plugin:
+        registry.load(name)
+    path = out or image.with_name(f"{image.stem}-explained.png")
+    print(explain_picture(image, model, listed(method) or [], target, path))
+
+
+@app.command()
+def cite(run: Annotated[Path, typer.Argument(help="Run directory")]) -> None:
+    """Print the citation keys of what a run used."""
+    from xbench import workflow
+
+    _, manifest = workflow.read(run)
+    for kind in ("methods", "columns"):
+        for name, about in manifest[kind].items():
+            if about["cite"]:
+                print(f"{about['metric'] if kind == 'columns' else name}: {about['cite']}")
+
+
+@app.command()
+def doctor() -> None:
+    """Check the installation: versions, plug-ins that cannot be read, what is missing."""
+    import importlib.metadata
+    import platform
+
+    from xbench.registry import KINDS as kinds
+    from xbench.registry import registry
+
+    print(f"python {platform.python_version()} on {platform.platform()}")
+    for name in ("xbench-xai", "torch", "torchvision", "timm", "numpy", "pandas", "pyarrow", "grad-cam", "foolbox"):
+        try:
+            print(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            print(f"{name} missing")
+    failed = 0
+    for kind in kinds:
+        for id in registry.ids(kind):
+            try:
+                registry.get(kind, id if "<" not in id else id.partition("<")[0] + (registry.get(kind, id).names or list)()[0])
+            except XbenchError as error:
+                failed += 1
+                print(f"{kind} {id}: {error}")
+    for module, why in registry.broken.items():
+        failed += 1
+        print(f"{module}: {why}")
+    print("all plug-ins load" if not failed else f"{failed} plug-ins do not load")
+    if failed:
+        raise typer.Exit(2)
+
+
+def _html(board: Leaderboard, rows: Any, manifest: Any, *folders: Path) -> str:
+    from xbench.report import html
+    from xbench.store import Store
+
+    gallery: dict[str, Any] = {}
+    for folder in folders:
+        gallery |= Store(folder).gallery()
+    return html.render(board, rows, manifest, gallery)
+
+
+def _print(board: Leaderboard) -> None:
+    from rich.console import Console
+
+    from xbench import leaderboard
+
+    console = Console() if sys.stdout.isatty() else Console(width=160, color_system=None)
+    for part in leaderboard.to_terminal(board, console.width):
+        console.print(part)
+
+
+def _write(path: Path, text: str) -> None:
+    from xbench.store import write_text
+
+    write_text(path, text)
+
+
+def cli() -> None:
+    """The console script: errors are one line and exit code 2; a traceback only with --debug."""
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]  # allowed anywhere
+    try:
+        app(arguments)
+    except XbenchError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"xbench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nxbench: interrupted; start the same command again to continue", file=sys.stderr)
+        sys.exit(130)

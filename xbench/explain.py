@@ -1,0 +1,56 @@
+"""Explain one picture outside a benchmark: a sheet of overlays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from xbench import maps
+from xbench.data import Batch, Item
+from xbench.errors import XbenchError, did_you_mean
+from xbench.modelview import Model, ModelView
+from xbench.registry import registry
+from xbench.report import pictures
+
+
+def explain_picture(path: Path, model_spec: str, methods: Sequence[str], target: str | None, out: Path) -> str:
+    """Write a sheet with the picture as the model sees it and an overlay per method. -> a sentence that says what it shows.
+
+    Raises:
+        XbenchError: not a picture, an unknown plug-in or class, a method that needs what the model or a single picture lacks.
+    """
+    bound = [registry.method(spec) for spec in methods]
+    model: Model = registry.bind("model", model_spec)()
+    try:
+        with Image.open(path) as opened:
+            image = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)
+    except (OSError, UnidentifiedImageError) as error:
+        raise XbenchError(f"cannot read {path} as a picture: {error}") from error
+    inputs = model.inputs([image], "crop")
+    view = ModelView(model)
+    item = Item(path.name, path.name, None, path.name)
+    batch = Batch(inputs, torch.zeros(1, dtype=torch.int64), (item,), seed="0")
+    probabilities = view.logits(batch).softmax(dim=1)[0]
+    explained = int(probabilities.argmax()) if target is None else _class(model, target)
+    batch = Batch(inputs, torch.tensor([explained]), (item,), seed="0")
+    seen = model.preprocessing.view("crop", *image.shape[-2:]).image(image).permute(1, 2, 0).numpy()
+    row = [("picture", seen)]
+    for method in bound:
+        if lacking := sorted(method.needs - model.capabilities):
+            raise XbenchError(f"method {method.name} needs {' and '.join(lacking)}, which a single picture on {model.id} lacks")
+        map_ = maps.validated(method(view, batch.seeded(method.name)), 1, batch.size, method.name)[0]
+        row.append((method.name, pictures.overlay(seen, map_.numpy())))
+    pictures.sheet([row[i : i + 6] for i in range(0, len(row), 6)], out)
+    return f"{model.classes.names[explained]} (p = {float(probabilities[explained]):.2f}) explained by {', '.join(methods)}: {out}"
+
+
+def _class(model: Model, target: str) -> int:
+    try:
+        return model.classes.index(target)
+    except KeyError:
+        hint = f"; classes are 0 to {len(model.classes) - 1}" if target.isdigit() else did_you_mean(target, model.classes.names)
+        raise XbenchError(f"model {model.id} has no class {target!r}{hint}") from None

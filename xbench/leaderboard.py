@@ -1,0 +1,407 @@
+"""Rows -> one table object per model -> terminal, CSV, Markdown, JSON, (in report/) HTML."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from xbench import stats
+from xbench.stats import Estimate
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+ARROWS = {"higher": "↑", "lower": "↓"}
+MARKS = {True: "†", False: "‡"}
+LEGEND = {
+    "†": "does not beat every control of its own granularity (paired over items, 95 %)",
+    "‡": "beats those, but not every control of another granularity",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method against a control on the same items. gain: mean difference, oriented so that positive = the method is better.
+
+    same_grid: the control's maps are as coarse as the method's (or it has no granularity of its own).
+    """
+
+    control: str
+    gain: Estimate
+    same_grid: bool
+
+    @property
+    def beaten(self) -> bool:
+        return self.gain.low > 0
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric on one dataset under one protocol."""
+
+    key: str
+    dataset: str
+    metric: str
+    direction: str
+    items: int
+    chance: str = ""
+    protocol: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.metric.partition('(')[0]} {ARROWS[self.direction]}"
+
+
+@dataclass
+class Cell:
+    """One method's figure in a column. rank: None for controls and wherever a value is missing or NaN."""
+
+    estimate: Estimate
+    nan: int = 0
+    not_applicable: int = 0
+    constant: int = 0
+    missing: int = 0
+    reason: str = ""
+    rank: int | None = None
+    against: list[Comparison] = field(default_factory=list)
+
+    @property
+    def mark(self) -> str:
+        """† or ‡ where a control is not beaten; see LEGEND."""
+        unbeaten = {c.same_grid for c in self.against if not c.beaten}
+        return MARKS[max(unbeaten)] if unbeaten else ""
+
+
+@dataclass
+class Line:
+    """One method's row of the table. source: ``run``, or ``reference`` for the committed rows that a run is shown beside."""
+
+    method: str
+    control: bool
+    source: str
+    cells: list[Cell]
+    forwards: float
+    backwards: float
+    seconds: float
+    mean_rank: float | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The model on the very items of a dataset: accuracy and mean probability of the explained class."""
+
+    dataset: str
+    items: int
+    accuracy: float
+    confidence: float
+    sources_correct: float | None
+
+
+@dataclass
+class Table:
+    """The leaderboard of one model: methods by mean rank, then controls."""
+
+    model: str
+    columns: list[Column]
+    lines: list[Line]
+    quality: list[Quality]
+
+
+@dataclass
+class Leaderboard:
+    """All tables of one or more runs. notes: what a reader must know before the numbers."""
+
+    title: str
+    tables: list[Table]
+    notes: list[str] = field(default_factory=list)
+
+
+def build(rows: pd.DataFrame, manifest: Mapping[str, Any], reference: tuple[pd.DataFrame, Mapping[str, Any]] | None = None) -> Leaderboard:
+    """Make the leaderboard of a run's rows; methods that it lacks come from reference rows of the same protocol.
+
+    Args:
+        rows: as ``Store.rows`` gives them. manifest: the run's (descriptions of columns, methods, models).
+        reference: rows and manifest of the committed results, or None.
+    """
+    described = {"columns": dict(manifest["columns"]), "methods": dict(manifest["methods"])}
+    rows = rows.assign(source="run")
+    if reference is not None:
+        other, about = reference
+        mine = set(zip(rows["model"], rows["protocol_key"], rows["method"], strict=True))
+        triples = zip(other["model"], other["protocol_key"], other["method"], strict=True)
+        columns = {(model, key) for model, key, _ in mine}
+        keep = [t not in mine and (t[0], t[1]) in columns for t in triples]
+        if any(keep):
+            rows = pd.concat([rows, other[keep].assign(source="reference")], ignore_index=True)
+        described["methods"] = {**about["methods"], **described["methods"]}
+    tables = [_table(str(model), group, described) for model, group in rows.groupby("model", sort=True)]
+    return Leaderboard(manifest.get("title") or manifest.get("suite", ""), tables, _notes(tables, manifest))
+
+
+def _table(model: str, rows: pd.DataFrame, described: Mapping[str, Any]) -> Table:
+    columns = [
+        Column(key, about["dataset"], about["metric"], about["direction"], 0, about["chance"], about["protocol"])
+        for key, about in described["columns"].items()
+        if key in set(rows["protocol_key"])
+    ]
+    lines, values = [], {}
+    counts = rows.groupby(["protocol_key", "method"])["item"].nunique()
+    columns = [dataclasses.replace(c, items=int(counts[c.key].max())) for c in columns]
+    groups = {key: group for key, group in rows.groupby(["method", "protocol_key"], sort=False)}
+    for method in sorted(set(rows["method"])):
+        about = described["methods"].get(method, {})
+        own = rows[rows["method"] == method]
+        cells = []
+        for column in columns:
+            group = groups.get((method, column.key))
+            cells.append(_cell(group, column))
+            if group is not None:
+                values[method, column.key] = group.set_index("item")
+        known = own[own["status"] != "not_applicable"]
+        cost = {name: float(known[name].mean()) for name in ("forwards", "backwards", "seconds")}
+        lines.append(Line(method, bool(about.get("control")), str(own["source"].iloc[0]), cells, **cost))
+    floors = [m for m in (line.method for line in lines if line.control) if not described["methods"][m].get("ceiling")]
+    for i, column in enumerate(columns):
+        _rank([line for line in lines if not line.control], i, column)
+        for line in lines:
+            if not line.control and (line.method, column.key) in values:
+                line.cells[i].against = [
+                    c for floor in floors if (c := _against(values, line.method, floor, column, described))
+                ]
+    for line in lines:
+        found = [cell.rank for cell in line.cells if cell.rank is not None]
+        line.mean_rank = sum(found) / len(found) if found and not line.control else None
+    lines.sort(key=lambda line: (line.control, line.mean_rank if line.mean_rank is not None else math.inf, line.method))
+    return Table(model, columns, lines, _quality(rows))
+
+
+def _cell(group: pd.DataFrame | None, column: Column) -> Cell:
+    if group is None:
+        return Cell(stats.estimate(np.empty(0), np.empty(0, dtype=object)), missing=column.items, reason="not run")
+    ok = group[group["status"] == "ok"]
+    reasons = group["reason"].dropna().unique()
+    return Cell(
+        stats.estimate(ok["value"].to_numpy(np.float64), ok["cluster"].to_numpy(object)),
+        nan=int((group["status"] == "nan").sum()),
+        not_applicable=int((group["status"] == "not_applicable").sum()),
+        constant=int(ok["constant"].fillna(False).astype(bool).sum()),
+        missing=column.items - len(group),
+        reason="; ".join(map(str, reasons)),
+    )
+
+
+def _rank(lines: Sequence[Line], i: int, column: Column) -> None:
+    fit = [line for line in lines if line.cells[i].estimate.n and not line.cells[i].nan and not line.cells[i].missing]
+    sign = 1 if column.direction == "higher" else -1
+    means = np.array([sign * line.cells[i].estimate.mean for line in fit])
+    for line, rank in zip(fit, stats.ranks(means), strict=True):
+        line.cells[i].rank = int(rank)
+
+
+def _against(
+    values: Mapping[tuple[str, str], pd.DataFrame], method: str, floor: str, column: Column, described: Mapping[str, Any]
+) -> Comparison | None:
+    if (floor, column.key) not in values:
+        return None
+    pair = values[method, column.key].join(values[floor, column.key], how="inner", rsuffix="_floor")
+    sign = 1 if column.direction == "higher" else -1
+    gain = stats.difference(
+        sign * pair["value"].to_numpy(np.float64), sign * pair["value_floor"].to_numpy(np.float64), pair["cluster"].to_numpy(object)
+    )
+    if not gain.n:
+        return None
+    same = bool(described["methods"][floor].get("any_grid")) or bool((pair["grid"] == pair["grid_floor"]).all())
+    return Comparison(floor, gain, same)
+
+
+def _quality(rows: pd.DataFrame) -> list[Quality]:
+    found = []
+    for dataset, group in rows.drop_duplicates(["dataset", "item"]).groupby("dataset", sort=False):
+        sources = group["sources_correct"].dropna()
+        share = float(sources.astype(bool).mean()) if len(sources) else None
+        accuracy, confidence = float(group["correct"].astype(bool).mean()), float(group["confidence"].mean())
+        found.append(Quality(str(dataset), len(group), accuracy, confidence, share))
+    return found
+
+
+def _notes(tables: Iterable[Table], manifest: Mapping[str, Any]) -> list[str]:
+    notes = [] if manifest.get("complete", True) else ["INCOMPLETE: the run was interrupted; start it again to continue"]
+    for table in tables:
+        for line in table.lines:
+            for column, cell in zip(table.columns, line.cells, strict=True):
+                where = f"{line.method} on {column.dataset}, {column.metric}"
+                if cell.nan:
+                    notes.append(f"{where}: NaN on {cell.nan} of {column.items} items; not ranked")
+                if cell.missing and cell.estimate.n:
+                    notes.append(f"{where}: only {cell.estimate.n} of {column.items} items; not ranked")
+                if cell.constant and not line.control:
+                    notes.append(f"{where}: {cell.constant} constant maps, scored by the expectation over tie orders")
+        few = {cell.estimate.clusters for line in table.lines for cell in line.cells if 0 < cell.estimate.clusters < stats.FEW_CLUSTERS}
+        if few:
+            notes.append(f"intervals rest on {min(few)} photographs; below {stats.FEW_CLUSTERS} they are approximate")
+    return list(dict.fromkeys(notes))
+
+
+# -- one table object, several forms ---------------------------------------------------------------------------------------
+
+
+def number(value: float, digits: int = 3) -> str:
+    """``.687``; an empty string for NaN."""
+    if not math.isfinite(value):
+        return ""
+    text = f"{value:.{digits}f}"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
+def interval(e: Estimate) -> str:
+    return f"[{number(e.low, 2)}, {number(e.high, 2)}]"
+
+
+def short(cell: Cell) -> str:
+    """The mean with half the width of its interval, or why there is none."""
+    if not cell.estimate.n:
+        return "n/a" if cell.not_applicable else "NaN" if cell.nan else "-"
+    return f"{number(cell.estimate.mean)} ±{number((cell.estimate.high - cell.estimate.low) / 2, 2)}{cell.mark}"
+
+
+def quality_line(q: Quality) -> str:
+    sources = f", all sources right on {q.sources_correct:.0%}" if q.sources_correct is not None else ""
+    return f"{q.dataset}: {q.items} items, model's accuracy {q.accuracy:.2f}, mean confidence {q.confidence:.2f}{sources}"
+
+
+def unbeaten(table: Table) -> list[str]:
+    """One line per method and column where a control is not beaten: which, and the paired differences."""
+    lines = []
+    for line in table.lines:
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            found = [f"{c.control} {c.gain.mean:+.3f} {interval(c.gain)}{MARKS[c.same_grid]}" for c in cell.against if not c.beaten]
+            if found:
+                lines.append(f"{line.method}, {column.label}: {'; '.join(found)}")
+    return lines
+
+
+def to_terminal(board: Leaderboard, width: int = 160) -> list[RenderableType]:
+    """Renderables for rich. Intervals are left out where the terminal is narrow."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown: list[RenderableType] = []
+    for table in board.tables:
+        wide = width >= 40 + 12 * len(table.columns)
+        grid = RichTable(title=f"{board.title}\n{table.model}", title_justify="left", header_style="bold")
+        grid.add_column("method", no_wrap=True)
+        for column in table.columns:
+            grid.add_column(column.label.replace("_", " "), justify="right", no_wrap=False)
+        for name in ("rank", "fwd", "bwd", "s/item"):
+            grid.add_column(name, justify="right")
+        previous = False
+        for line in table.lines:
+            if line.control and not previous:
+                grid.add_section()
+            previous = line.control
+            cells = [short(c) if wide else number(c.estimate.mean) + c.mark or short(c) for c in line.cells]
+            rank = "" if line.mean_rank is None else f"{line.mean_rank:.1f}"
+            cost = (f"{line.forwards:g}", f"{line.backwards:g}", number(line.seconds))
+            name = line.method + (" (reference)" if line.source == "reference" else "")
+            grid.add_row(name, *cells, rank, *("" if c == "nan" else c for c in cost), style="dim" if line.control else "")
+        shown.append(grid)
+        shown.extend(Text(quality_line(q)) for q in table.quality)
+        marks = {cell.mark for line in table.lines for cell in line.cells} - {""}
+        shown.extend(Text(f"{mark} {LEGEND[mark]}") for mark in sorted(marks))
+    shown.extend(Text(note) for note in board.notes)
+    return shown
+
+
+def to_markdown(board: Leaderboard, seconds: bool = True) -> str:
+    """Tables, then what each method does not beat."""
+    out = [f"# {board.title}", ""]
+    for table in board.tables:
+        head = ["method", *(f"{c.label}<br>{c.dataset}" for c in table.columns), "mean rank", "forwards", "backwards"]
+        head += ["s/item"] if seconds else []
+        out += [f"## {table.model}", "", "| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+        for line in table.lines:
+            cells = [
+                f"{number(c.estimate.mean)} {interval(c.estimate)}{c.mark}" if c.estimate.n else short(c) for c in line.cells
+            ]
+            name = f"`{line.method}`" + (" (control)" if line.control else "") + (" (reference)" if line.source == "reference" else "")
+            rank = "" if line.mean_rank is None else f"{line.mean_rank:.1f}"
+            cost = [f"{line.forwards:g}", f"{line.backwards:g}"] + ([number(line.seconds)] if seconds else [])
+            out.append("| " + " | ".join([name, *cells, rank, *cost]).replace("nan", "") + " |")
+        out += ["", *(f"- {quality_line(q)}" for q in table.quality), *(f"- {c.label} ({c.dataset}): {c.protocol}" for c in table.columns)]
+        out += [f"- {mark} {text}" for mark, text in LEGEND.items()] + [f"- {note}" for note in board.notes]
+        against = unbeaten(table)
+        if against:
+            out += ["", "Not beaten (paired difference, positive = the method is better, 95 % interval):", ""]
+            out += [f"- {text}" for text in against]
+        out.append("")
+    return "\n".join(out)
+
+
+def to_records(board: Leaderboard, seconds: bool = True) -> list[dict[str, Any]]:
+    """One record per (model, method, column)."""
+    records = []
+    for table in board.tables:
+        for line in table.lines:
+            for column, cell in zip(table.columns, line.cells, strict=True):
+                e = cell.estimate
+                record = {
+                    "model": table.model,
+                    "method": line.method,
+                    "control": line.control,
+                    "source": line.source,
+                    "dataset": column.dataset,
+                    "metric": column.metric,
+                    "direction": column.direction,
+                    "protocol_key": column.key,
+                    "mean": e.mean,
+                    "low": e.low,
+                    "high": e.high,
+                    "n": e.n,
+                    "clusters": e.clusters,
+                    "nan": cell.nan,
+                    "not_applicable": cell.not_applicable,
+                    "missing": cell.missing,
+                    "constant": cell.constant,
+                    "rank": cell.rank,
+                    "mark": cell.mark,
+                    "forwards": line.forwards,
+                    "backwards": line.backwards,
+                }
+                records.append(record | ({"seconds": line.seconds} if seconds else {}))
+    return records
+
+
+def to_csv(board: Leaderboard, seconds: bool = True) -> str:
+    records = to_records(board, seconds)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(records[0]) if records else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([{k: "" if v is None or (isinstance(v, float) and not math.isfinite(v)) else v for k, v in r.items()} for r in records])
+    return text.getvalue()
+
+
+def to_json(board: Leaderboard, seconds: bool = True) -> str:
+    """Everything: cells, comparisons with each control, the model's quality, notes. NaN becomes null."""
+    return json.dumps(_plain(board, seconds), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any, seconds: bool) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        if isinstance(value, Line) and not seconds:
+            del fields["seconds"]
+        return _plain(fields, seconds)
+    if isinstance(value, dict):
+        return {k: _plain(v, seconds) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v, seconds) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

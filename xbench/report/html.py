@@ -1,0 +1,106 @@
+"""The HTML page of a run: tables, what is not beaten, curves, and a gallery of overlays. One file, no network."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from xbench import leaderboard
+from xbench.leaderboard import Leaderboard
+from xbench.report import pictures
+
+CURVES_SHOWN = 8  # methods per curve plot
+
+
+def render(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], gallery: Mapping[str, NDArray[Any]]) -> str:
+    """The page as text. gallery: as ``Store.gallery`` gives it."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("xbench", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"short": leaderboard.number, "interval": leaderboard.interval, "si": _si}
+    return environment.get_template("page.html.j2").render(
+        board=board,
+        manifest=manifest,
+        legend=leaderboard.LEGEND,
+        quality_line=leaderboard.quality_line,
+        empty=leaderboard.short,
+        curves={table.model: _curves(table, rows) for table in board.tables},
+        gallery=_gallery(board, rows, manifest, gallery),
+    )
+
+
+def _si(value: float) -> str:
+    return "" if value != value else f"{value:g}" if value < 10 else f"{value:,.0f}"
+
+
+def _curves(table: leaderboard.Table, rows: pd.DataFrame) -> list[Markup]:
+    """Mean curves of the best methods and the controls, one plot per metric that stores curves."""
+    from matplotlib.figure import Figure
+
+    plots: list[Markup] = []
+    for column in table.columns:
+        mine = rows[(rows["protocol_key"] == column.key) & (rows["model"] == table.model) & rows["vector"].notna()]
+        if mine.empty or "normalised" in column.metric:
+            continue
+        figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+        axis = figure.subplots()
+        shown = [line for line in table.lines if not line.control][:CURVES_SHOWN] + [line for line in table.lines if line.control]
+        for line in shown:
+            group = mine[mine["method"] == line.method]
+            if group.empty:
+                continue
+            mean = np.stack(group["vector"].to_list()).mean(axis=0)
+            style = {"color": "0.6", "linestyle": "--", "linewidth": 0.9} if line.control else {"linewidth": 1.6}
+            axis.plot(np.linspace(0, 1, len(mean)), mean, label=None if line.control else line.method, **style)
+        axis.set(xlabel="share of pixels", ylabel="mean probability of the target", title=f"{column.label} ({column.dataset})")
+        axis.legend(fontsize=7, frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+        # Only the <svg> element; ids are made unique per plot, since all share one page.
+        svg = re.sub(r"^.*?(<svg)", r"\1", text.getvalue(), flags=re.DOTALL)
+        prefix = f"p{len(plots)}-"
+        svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
+        plots.append(Markup(svg))
+    return plots
+
+
+def _gallery(
+    board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], gallery: Mapping[str, NDArray[Any]]
+) -> list[dict[str, Any]]:
+    """Per kept item: its picture, what was explained, and an overlay per method in the table's order."""
+    order = [line.method for table in board.tables for line in table.lines]
+    facts = rows.drop_duplicates(["model", "dataset", "item"]).set_index(["model", "dataset", "item"])
+    shown = []
+    for key, picture in gallery.items():
+        model, dataset, item, method = key.split("|", 3)
+        if method or (model, dataset, item) not in facts.index:
+            continue
+        fact = facts.loc[(model, dataset, item)]
+        target = str(int(fact["target"]))
+        cells = [
+            (name, pictures.data_uri(pictures.overlay(picture, gallery[f"{model}|{dataset}|{item}|{name}"])))
+            for name in dict.fromkeys(order)
+            if f"{model}|{dataset}|{item}|{name}" in gallery
+        ]
+        shown.append(
+            {
+                "model": model,
+                "dataset": dataset,
+                "item": item,
+                "target": manifest["class_names"].get(model, {}).get(target, target),
+                "confidence": float(fact["confidence"]),
+                "correct": bool(fact["correct"]),
+                "picture": pictures.data_uri(picture),
+                "cells": cells,
+            }
+        )
+    return shown
