@@ -1,0 +1,1 @@
+"""Pictures with ground truth (see CONTRIBUTING.md, "A dataset")."""

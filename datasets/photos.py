@@ -1,0 +1,52 @@
+"""The 20 labelled ImageNet photographs (224 x 224) that ship in the PyPI package foolbox, read from the installed package."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from xbench import Dataset, Entry, Sample, XbenchError, dataset
+from xbench.classes import imagenet_1k
+from xbench.keys import digest, file_digest
+
+
+class Photos(Dataset):
+    """Files ``imagenet_<number>_<class index>.jpg``; the id of a sample is the file's stem."""
+
+    def __init__(self) -> None:
+        spec = importlib.util.find_spec("foolbox")  # found, not imported: importing it takes seconds
+        if spec is None or spec.origin is None:
+            raise XbenchError("dataset photos reads the pictures of the package foolbox; pip install 'xbench-xai[quick]'")
+        self.files = tuple(sorted((Path(spec.origin).parent / "data").glob("imagenet_*_*.jpg")))
+        if len(self.files) != 20:
+            raise XbenchError(f"foolbox has {len(self.files)} ImageNet photographs instead of 20; reinstall it")
+        self.classes = imagenet_1k()
+        self.revision = digest([(path.name, file_digest(path)) for path in self.files])
+
+    def entries(self) -> Sequence[Entry]:
+        return [Entry(path.stem, (_label(path),), (path.stem,)) for path in self.files]
+
+    def load(self, id: str) -> Sample:
+        path = next(path for path in self.files if path.stem == id)
+        with Image.open(path) as picture:
+            pixels = np.array(picture.convert("RGB"))
+        return Sample(id, torch.from_numpy(pixels).permute(2, 0, 1), (_label(path),))
+
+
+def _label(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
+
+
+@dataset(
+    "photos",
+    licence="pictures of ImageNet (ILSVRC-2012), for research; the package foolbox is MIT",
+    cite="rauber2017foolbox",
+)
+def photos() -> Dataset:
+    """20 labelled ImageNet photographs from the package foolbox."""
+    return Photos()

@@ -1,0 +1,1 @@
+"""Scores of maps. One file per protocol (see CONTRIBUTING.md, "A metric")."""

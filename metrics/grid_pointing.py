@@ -1,0 +1,50 @@
+"""The grid pointing game (Boehle et al. 2021): does a map keep to the cell of its target in a mosaic?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xbench import Truth, metric
+
+
+@metric(
+    "grid_pointing",
+    kind="ground_truth",
+    version="1",
+    direction="higher",
+    chance="the cell's share of the area: 0.25 in a 2x2 mosaic",
+    needs={"mask"},
+    cite="bohle2021convolutional",
+)
+def grid_pointing(maps: Tensor, truth: Truth) -> Tensor:
+    """Share of the positive saliency inside the cell. maps float [M, H, W] -> [M] in [0, 1].
+
+    A map without positive saliency scores what an uninformed one does: the cell's share of the area.
+    """
+    assert truth.mask is not None
+    positive = maps.clamp(min=0).double()
+    # Scaled by the largest value first, so that tiny and huge maps neither vanish nor overflow.
+    positive = positive / positive.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    total = positive.sum(dim=(1, 2))
+    inside = (positive * truth.mask).sum(dim=(1, 2))
+    return torch.where(total > 0, inside / total.clamp(min=1e-300), truth.mask.double().mean())
+
+
+@metric(
+    "grid_pointing_hit",
+    kind="ground_truth",
+    version="1",
+    direction="higher",
+    chance="the cell's share of the area: 0.25 in a 2x2 mosaic",
+    needs={"mask"},
+    cite="bohle2021convolutional",
+)
+def grid_pointing_hit(maps: Tensor, truth: Truth) -> Tensor:
+    """Whether the largest value lies in the cell, without tolerance. maps float [M, H, W] -> [M] in [0, 1].
+
+    Among tied maxima each is as likely to be picked: the value is the share of them that lies in the cell.
+    """
+    assert truth.mask is not None
+    largest = maps == maps.amax(dim=(1, 2), keepdim=True)
+    return (largest & truth.mask).sum(dim=(1, 2)).double() / largest.sum(dim=(1, 2))

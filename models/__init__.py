@@ -1,0 +1,1 @@
+"""Classifiers behind one contract (see CONTRIBUTING.md, "A model")."""

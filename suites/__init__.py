@@ -1,0 +1,1 @@
+"""Benchmarks as TOML: which models, methods, datasets and metrics, under which protocol."""
