@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from xbench import Box, Dataset, Entry, Sample, XbenchError, dataset, geometry
 from xbench.keys import digest
@@ -34,7 +35,7 @@ class Grid(Dataset):
 
     def load(self, id: str) -> Sample:
         sources = [self.inner.load(chosen) for chosen in self.mosaics[id]]
-        cells = [geometry.crop(*s.image.shape[-2:], (self.cell, self.cell), 1.0).image(s.image) for s in sources]
+        cells = [_square(s.image, self.cell) for s in sources]
         image = torch.cat([torch.cat(cells[:2], dim=2), torch.cat(cells[2:], dim=2)], dim=1)
         boxes, masks = [], {}
         for k, source in enumerate(sources):
@@ -46,9 +47,16 @@ class Grid(Dataset):
         return Sample(id, image, tuple(s.labels[0] for s in sources), tuple(boxes), masks, tuple(sources))
 
 
+def _square(image: Tensor, side: int) -> Tensor:
+    """The centred square of a picture at ``side`` pixels, uint8 [3, side, side]."""
+    return geometry.crop(image.shape[-2], image.shape[-1], (side, side), 1.0).image(image)
+
+
 def _deal(labels: dict[str, int], n: int, seed: int) -> list[tuple[str, ...]]:
     """n hands of four pictures of different classes."""
-    source, deck, hands = random.Random(seed), [], []
+    source = random.Random(seed)
+    deck: list[str] = []
+    hands: list[tuple[str, ...]] = []
     for _ in range(n):
         hand: list[str] = []
         while len(hand) < 4:

@@ -21,10 +21,10 @@ def random_grid(model: ModelView, batch: Batch) -> Tensor:
     return batch.rand(*model.features(batch).shape[2:])
 
 
-@method("constant", control=True, grid="any")
+@method("constant", control=True)
 def constant(model: ModelView, batch: Batch) -> Tensor:
-    """The same value everywhere: scores are expectations over all orders of the pixels."""
-    return torch.ones(len(batch), 1, 1)
+    """The same value at every pixel: scores are expectations over all orders of the pixels."""
+    return torch.ones(len(batch), *batch.size)
 
 
 @method("center", control=True, grid="any")

@@ -19,13 +19,14 @@ from xbench import Curve, SaliencyMap, Score, Spec, XbenchError, metric
 from xbench.probing import check_substrate
 
 LEAST_DROP = 0.05
+RISE_STEPS = Spec("exact", (28,))  # about 224 * 8 pixels each at 224 px
 
 
 @dataclass(frozen=True)
 class _Curve:
     """steps: ``exact(n)``, n equal steps. substrate: what stands in for a removed pixel (see xbench.probing.SUBSTRATES)."""
 
-    steps: Spec = Spec("exact", (28,))
+    steps: Spec = RISE_STEPS
     substrate: str = "zero"
     inserting: ClassVar[bool] = False
     normalised: ClassVar[bool] = False

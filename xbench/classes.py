@@ -43,8 +43,8 @@ class ClassList:
 @functools.cache
 def imagenet_1k() -> ClassList:
     """The 1,000 classes of ILSVRC-2012 in the usual order (sorted by WordNet id), from timm's class information."""
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     info = ImageNetInfo()
-    synsets = tuple(info.label_names())
+    synsets = tuple(info.label_names())  # type: ignore[no-untyped-call]
     return ClassList(tuple(info.index_to_description(i).partition(",")[0] for i in range(len(synsets))), synsets)

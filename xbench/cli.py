@@ -35,7 +35,7 @@ def main(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")
 def list_(
     kind: Annotated[str, typer.Argument(help="methods, metrics, datasets, models or suites")],
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
-    plugin: Plugins = [],  # noqa: B006 (typer copies it)
+    plugin: Plugins = [],
 ) -> None:
     """List what there is."""
     from xbench import suite
@@ -64,7 +64,9 @@ def list_(
 
 
 @app.command()
-def show(spec: Annotated[str, typer.Argument(help="A spec such as grad_cam or insertion(steps=exact(10))")], plugin: Plugins = []) -> None:  # noqa: B006
+def show(
+    spec: Annotated[str, typer.Argument(help="A spec such as grad_cam or insertion(steps=exact(10))")], plugin: Plugins = []
+) -> None:
     """Show what a plug-in is, its parameters and what it declares."""
     import inspect
 
@@ -75,7 +77,9 @@ def show(spec: Annotated[str, typer.Argument(help="A spec such as grad_cam or in
     for name in plugin:
         registry.load(name)
     id = parse(spec).name
-    matching = [kind for kind in kinds if any(id == i or ("<" in i and id.startswith(i.partition("<")[0])) for i in registry.ids(kind))]
+    matching = [
+        kind for kind in kinds if any(id == i or ("<" in i and id.startswith(i.partition("<")[0])) for i in registry.ids(kind))
+    ]
     if not matching:
         from xbench.errors import did_you_mean
 
@@ -103,7 +107,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run directory [results/runs/SUITE].")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures in every forward pass.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [all cores].")] = None,
-    plugin: Plugins = [],  # noqa: B006
+    plugin: Plugins = [],
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the rows in the run directory.")] = False,
 ) -> None:
     """Run a suite, or what is left of it, and show the leaderboard."""
@@ -114,9 +118,7 @@ def run(
     selection = Selection(listed(methods), listed(models), listed(datasets), listed(metrics), limit, seed, batch_size)
     start = time.perf_counter()
     with Console() as progress:
-        done = workflow.run(
-            suite, selection, out=out, plugins=plugin, fresh=fresh, threads=threads, progress=progress
-        )
+        done = workflow.run(suite, selection, out=out, plugins=plugin, fresh=fresh, threads=threads, progress=progress)
     board = done.leaderboard()
     if done.computed or not (done.folder / "leaderboard.html").is_file():
         _write(done.folder / "leaderboard.html", _html(board, done.rows, done.manifest, done.folder))
@@ -124,7 +126,9 @@ def run(
     what = f"{done.computed} values computed" if done.computed else "nothing left to compute"
     print(f"{what} in {time.perf_counter() - start:.0f} s; rows, pictures and curves: {done.folder}/leaderboard.html")
     for name, (bad, of) in done.nan_methods().items():
-        raise XbenchError(f"method {name} returned NaN or infinite maps: {bad} of {of} values are NaN and not ranked; mend the method")
+        raise XbenchError(
+            f"method {name} returned NaN or infinite maps: {bad} of {of} values are NaN and not ranked; mend the method"
+        )
 
 
 @app.command("leaderboard")
@@ -178,7 +182,7 @@ def explain(
     method: Annotated[str, typer.Option(help="One or more methods, comma-separated")] = "grad_cam",
     target: Annotated[str | None, typer.Option(help="Class by index, name or WordNet id [the prediction]")] = None,
     out: Annotated[Path | None, typer.Option(help="PNG to write [IMAGE-explained.png]")] = None,
-    plugin: Plugins = [],  # noqa: B006
+    plugin: Plugins = [],
 ) -> None:
     """Explain one picture: a sheet with an overlay per method."""
     from xbench.explain import explain_picture

@@ -43,6 +43,7 @@ def rule_files() -> tuple[Path, ...]:
 
 @functools.cache
 def rules_digest() -> str:
+    """A digest of the rule modules' source."""
     return digest([file_digest(path) for path in rule_files()])
 
 
@@ -52,6 +53,7 @@ def sources(bound: Bound) -> frozenset[Path]:
 
 
 def source_digest(bound: Bound) -> str:
+    """A digest of all sources of a plug-in."""
     return digest(sorted(file_digest(path) for path in sources(bound)))
 
 
@@ -103,9 +105,7 @@ def _imports(path: Path) -> tuple[frozenset[Path], frozenset[str]]:
     return frozenset(local), frozenset(outside)
 
 
-def protocol_key(
-    dataset: BoundDataset, revision: str, target: str, only: str, view: str, metric: Metric, dtype: str
-) -> str:
+def protocol_key(dataset: BoundDataset, revision: str, target: str, only: str, view: str, metric: Metric, dtype: str) -> str:
     """What makes two numbers comparable: dataset and its revision, item and target policy, view, metric, frame, dtype."""
     info = metric.info
     described = [metric.plugin.id, info.version, metric.all_params, info.frame]

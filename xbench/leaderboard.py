@@ -125,7 +125,9 @@ class Leaderboard:
     notes: list[str] = field(default_factory=list)
 
 
-def build(rows: pd.DataFrame, manifest: Mapping[str, Any], reference: tuple[pd.DataFrame, Mapping[str, Any]] | None = None) -> Leaderboard:
+def build(
+    rows: pd.DataFrame, manifest: Mapping[str, Any], reference: tuple[pd.DataFrame, Mapping[str, Any]] | None = None
+) -> Leaderboard:
     """Make the leaderboard of a run's rows; methods that it lacks come from reference rows of the same protocol.
 
     Args:
@@ -154,9 +156,9 @@ def _table(model: str, rows: pd.DataFrame, described: Mapping[str, Any]) -> Tabl
         if key in set(rows["protocol_key"])
     ]
     lines, values = [], {}
-    counts = rows.groupby(["protocol_key", "method"])["item"].nunique()
-    columns = [dataclasses.replace(c, items=int(counts[c.key].max())) for c in columns]
-    groups = {key: group for key, group in rows.groupby(["method", "protocol_key"], sort=False)}
+    counts = rows.groupby("protocol_key")["item"].nunique()
+    columns = [dataclasses.replace(c, items=int(counts[c.key])) for c in columns]
+    groups = dict(iter(rows.groupby(["method", "protocol_key"], sort=False)))
     for method in sorted(set(rows["method"])):
         about = described["methods"].get(method, {})
         own = rows[rows["method"] == method]
@@ -174,9 +176,7 @@ def _table(model: str, rows: pd.DataFrame, described: Mapping[str, Any]) -> Tabl
         _rank([line for line in lines if not line.control], i, column)
         for line in lines:
             if not line.control and (line.method, column.key) in values:
-                line.cells[i].against = [
-                    c for floor in floors if (c := _against(values, line.method, floor, column, described))
-                ]
+                line.cells[i].against = [c for floor in floors if (c := _against(values, line.method, floor, column, described))]
     for line in lines:
         found = [cell.rank for cell in line.cells if cell.rank is not None]
         line.mean_rank = sum(found) / len(found) if found and not line.control else None
@@ -245,7 +245,9 @@ def _notes(tables: Iterable[Table], manifest: Mapping[str, Any]) -> list[str]:
                     notes.append(f"{where}: only {cell.estimate.n} of {column.items} items; not ranked")
                 if cell.constant and not line.control:
                     notes.append(f"{where}: {cell.constant} constant maps, scored by the expectation over tie orders")
-        few = {cell.estimate.clusters for line in table.lines for cell in line.cells if 0 < cell.estimate.clusters < stats.FEW_CLUSTERS}
+        few = {
+            cell.estimate.clusters for line in table.lines for cell in line.cells if 0 < cell.estimate.clusters < stats.FEW_CLUSTERS
+        }
         if few:
             notes.append(f"intervals rest on {min(few)} photographs; below {stats.FEW_CLUSTERS} they are approximate")
     return list(dict.fromkeys(notes))
@@ -263,6 +265,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def interval(e: Estimate) -> str:
+    """``[.60, .77]``."""
     return f"[{number(e.low, 2)}, {number(e.high, 2)}]"
 
 
@@ -274,6 +277,7 @@ def short(cell: Cell) -> str:
 
 
 def quality_line(q: Quality) -> str:
+    """A sentence on how well the model does on the very items."""
     sources = f", all sources right on {q.sources_correct:.0%}" if q.sources_correct is not None else ""
     return f"{q.dataset}: {q.items} items, model's accuracy {q.accuracy:.2f}, mean confidence {q.confidence:.2f}{sources}"
 
@@ -329,14 +333,18 @@ def to_markdown(board: Leaderboard, seconds: bool = True) -> str:
         head += ["s/item"] if seconds else []
         out += [f"## {table.model}", "", "| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
         for line in table.lines:
-            cells = [
-                f"{number(c.estimate.mean)} {interval(c.estimate)}{c.mark}" if c.estimate.n else short(c) for c in line.cells
-            ]
-            name = f"`{line.method}`" + (" (control)" if line.control else "") + (" (reference)" if line.source == "reference" else "")
+            cells = [f"{number(c.estimate.mean)} {interval(c.estimate)}{c.mark}" if c.estimate.n else short(c) for c in line.cells]
+            name = (
+                f"`{line.method}`" + (" (control)" if line.control else "") + (" (reference)" if line.source == "reference" else "")
+            )
             rank = "" if line.mean_rank is None else f"{line.mean_rank:.1f}"
             cost = [f"{line.forwards:g}", f"{line.backwards:g}"] + ([number(line.seconds)] if seconds else [])
             out.append("| " + " | ".join([name, *cells, rank, *cost]).replace("nan", "") + " |")
-        out += ["", *(f"- {quality_line(q)}" for q in table.quality), *(f"- {c.label} ({c.dataset}): {c.protocol}" for c in table.columns)]
+        out += [
+            "",
+            *(f"- {quality_line(q)}" for q in table.quality),
+            *(f"- {c.label} ({c.dataset}): {c.protocol}" for c in table.columns),
+        ]
         out += [f"- {mark} {text}" for mark, text in LEGEND.items()] + [f"- {note}" for note in board.notes]
         against = unbeaten(table)
         if against:
@@ -381,11 +389,14 @@ def to_records(board: Leaderboard, seconds: bool = True) -> list[dict[str, Any]]
 
 
 def to_csv(board: Leaderboard, seconds: bool = True) -> str:
+    """The records as CSV; empty where there is no value."""
     records = to_records(board, seconds)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(records[0]) if records else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows([{k: "" if v is None or (isinstance(v, float) and not math.isfinite(v)) else v for k, v in r.items()} for r in records])
+    writer.writerows(
+        [{k: "" if v is None or (isinstance(v, float) and not math.isfinite(v)) else v for k, v in r.items()} for r in records]
+    )
     return text.getvalue()
 
 

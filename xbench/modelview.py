@@ -176,7 +176,7 @@ class ModelView:
                 def count(_: Tensor) -> None:
                     cost.backwards += share
 
-                output.register_hook(count)
+                output.register_hook(count)  # type: ignore[no-untyped-call]
 
         handle = self.network.register_forward_hook(outside)
         try:

@@ -221,7 +221,8 @@ class Registry:
             raise XbenchError(f"plug-in file {file_or_module} does not exist; give the path of a .py file or a module name")
         name = f"xbench_plugin_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path.resolve())
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:

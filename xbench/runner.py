@@ -69,9 +69,7 @@ class Explained:
     not_applicable: str = ""
 
 
-def run_unit(
-    unit: Unit, progress: Callable[[int], None] | None = None
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+def run_unit(unit: Unit, progress: Callable[[int], None] | None = None) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Explain and score a unit. -> (rows, gallery). Bit-equal whatever the unit's other items, methods and metrics.
 
     Raises:
@@ -107,6 +105,8 @@ def run_unit(
         }
         for method, metric in unit.cells:
             score = scores[method, metric][i]
+            if "truth" in method.needs and not score.not_applicable and (why := _unusable(truths[i])):
+                score = Score(not_applicable=why)
             if scene.track.only == "sources_correct" and not quality["sources_correct"]:
                 score = Score(not_applicable="the model does not get all sources right")
             rows.append(_row(scene, item, method, metric, explained[method], score, i) | quality)
@@ -148,7 +148,8 @@ def _explain(method: Method, view: ModelView, batch: Batch, truths: list[Truth],
         return Explained(not_applicable=f"needs {' and '.join(lacking)}, which {of} does not have")
     batch = batch.seeded(method.name)
     if "truth" in method.needs:
-        batch = dataclasses.replace(batch, truth=tuple(truths))
+        nothing = torch.zeros(batch.size, dtype=torch.bool)
+        batch = dataclasses.replace(batch, truth=tuple(t if t.mask is not None else Truth(nothing) for t in truths))
     try:
         with view.account() as cost:
             raw = method(view, batch)
@@ -158,9 +159,7 @@ def _explain(method: Method, view: ModelView, batch: Batch, truths: list[Truth],
         where = f"items {batch.items[0].id} to {batch.items[-1].id} of {scene.bound.name}"
         raise XbenchError(f"method {method.name} failed on {where}: {type(error).__name__}: {error}") from error
     valid = maps.validated(raw, len(batch), batch.size, method.name)
-    found = [
-        SaliencyMap(valid[i], batch.size, i, f"{scene.seed}/{item.id}") for i, item in enumerate(batch.items)
-    ]
+    found = [SaliencyMap(valid[i], batch.size, i, f"{scene.seed}/{item.id}") for i, item in enumerate(batch.items)]
     return Explained(found, cost)
 
 
@@ -196,8 +195,8 @@ def _score(
 
 def _compare(metric: Metric, found: list[SaliencyMap], truth: Truth) -> list[Score]:
     """One item's maps by several methods against its truth."""
-    if truth.visible < LEAST_VISIBLE:
-        return [Score(not_applicable=f"only {truth.visible:.0%} of the truth is visible to the model")] * len(found)
+    if metric.info.needs and (why := _unusable(truth)):
+        return [Score(not_applicable=why)] * len(found)
     valid = [k for k, map_ in enumerate(found) if not map_.nan]
     scores = [Score() for _ in found]
     if valid:
@@ -207,6 +206,13 @@ def _compare(metric: Metric, found: list[SaliencyMap], truth: Truth) -> list[Sco
         for k, value in zip(valid, values.tolist(), strict=True):
             scores[k] = Score(value)
     return scores
+
+
+def _unusable(truth: Truth) -> str:
+    """Why nothing can be compared with a truth; empty where something can."""
+    if truth.mask is None:
+        return "the explained class has no truth in this picture"
+    return "" if truth.visible >= LEAST_VISIBLE else f"only {truth.visible:.0%} of the truth is visible to the model"
 
 
 @contextmanager
@@ -232,9 +238,7 @@ def _sources_correct(scene: Scene, sample: Sample) -> bool | None:
     return all(scene.sources[source.id] for source in sample.sources)
 
 
-def _row(
-    scene: Scene, item: Item, method: Method, metric: Metric, done: Explained, score: Score, i: int
-) -> dict[str, Any]:
+def _row(scene: Scene, item: Item, method: Method, metric: Metric, done: Explained, score: Score, i: int) -> dict[str, Any]:
     map_ = done.maps[i] if done.maps else None
     status = "not_applicable" if score.not_applicable else "ok" if np.isfinite(score.value) else "nan"
     return {
@@ -262,7 +266,7 @@ def _row(
 
 
 def _gallery(unit: Unit, samples: Sequence[Sample], explained: dict[Method, Explained]) -> dict[str, np.ndarray]:
-    """Pictures as the model sees them (uint8 [h, w, 3]) and maps (float16 in [-1, 1], at most GALLERY_PIXELS) of the unit's chosen items."""
+    """Pictures as the model sees them (uint8 [h, w, 3]) and maps (float16 in [-1, 1]) of the unit's chosen items, made small."""
     kept: dict[str, np.ndarray] = {}
     for i, (item, sample) in enumerate(zip(unit.items, samples, strict=True)):
         if item.id not in unit.gallery:
@@ -280,5 +284,5 @@ def _gallery(unit: Unit, samples: Sequence[Sample], explained: dict[Method, Expl
 
 def _shrink(tensor: Tensor) -> Tensor:
     """``[C, h, w]`` averaged down to at most GALLERY_PIXELS."""
-    size = [min(side, GALLERY_PIXELS) for side in tensor.shape[-2:]]
+    size = (min(tensor.shape[-2], GALLERY_PIXELS), min(tensor.shape[-1], GALLERY_PIXELS))
     return functional.adaptive_avg_pool2d(tensor[None], size)[0]

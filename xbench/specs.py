@@ -17,7 +17,6 @@ from typing import TypeAlias, Union
 
 from xbench.errors import XbenchError
 
-
 Value: TypeAlias = Union[bool, int, float, str, "Spec"]
 
 _TOKEN = re.compile(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,7 @@ class Store:
         _write(self.parts / f"{stem}.parquet", lambda tmp: _write_table(table, tmp))
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        text = json.dumps(manifest, indent=1, allow_nan=False)  + "\n"  # in its order: columns are shown so
+        text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"  # in its order: columns are shown so
         write_text(self.folder / "manifest.json", text)
 
     def compact(self, current: Iterable[str] = ()) -> pd.DataFrame:
@@ -207,5 +208,7 @@ def _disk(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException, safetensors.SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        number = re.search(r"\[errno (\d+)\]", str(error), re.IGNORECASE)  # how Arrow and safetensors pass it on
+        known = error.strerror if isinstance(error, OSError) else None
+        reason = os.strerror(int(number[1])) if number else known or str(error).splitlines()[0]
         raise XbenchError(f"cannot write {path}: {reason}; free some space, or choose another --out") from error

@@ -200,7 +200,8 @@ def _line(text: str, location: Sequence[int | str]) -> int | None:
             current = match[1]
             seen += current == table
             header = number if in_array and current == table and seen == index else header
-        elif re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", line):
-            if (current == table and seen == index) if in_array else not current:
-                return number
+        elif re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", line) and (
+            (current == table and seen == index) if in_array else not current
+        ):
+            return number
     return header

@@ -64,7 +64,7 @@ class Outcome:
     def nan_methods(self) -> dict[str, tuple[int, int]]:
         """Methods with NaN values: how many of their values, of how many."""
         bad = self.rows[self.rows["status"] == "nan"]
-        return {m: (len(g), int((self.rows["method"] == m).sum())) for m, g in bad.groupby("method")}
+        return {str(m): (len(g), int((self.rows["method"] == m).sum())) for m, g in bad.groupby("method")}
 
 
 def run(
@@ -131,11 +131,11 @@ def _run(
             store.write_part(unit.id, rows, gallery)
             computed += len(rows)
             progress.finish_unit(done, len(units))
-    rows = store.compact(expected)
-    manifest["class_names"] = _class_names(rows, scenes, old)
+    merged = store.compact(expected)
+    manifest["class_names"] = _class_names(merged, scenes, old)
     manifest["complete"] = True
     store.write_manifest(manifest)
-    return Outcome(store.folder, _selected(rows, manifest), manifest, computed)
+    return Outcome(store.folder, _selected(merged, manifest), manifest, computed)
 
 
 # -- planning --------------------------------------------------------------------------------------------------------------
@@ -314,7 +314,9 @@ def _inputs_unchanged(manifest: dict[str, Any]) -> bool:
 def _selected(rows: pd.DataFrame, manifest: dict[str, Any]) -> pd.DataFrame:
     """The rows of the last request; the directory may hold more."""
     wanted = manifest["wanted"]
-    mine = rows["protocol_key"].isin(wanted["columns"]) & rows["method"].isin(wanted["methods"]) & rows["model"].isin(wanted["models"])
+    mine = (
+        rows["protocol_key"].isin(wanted["columns"]) & rows["method"].isin(wanted["methods"]) & rows["model"].isin(wanted["models"])
+    )
     for dataset, items in wanted["items"].items():
         mine &= (rows["dataset"] != dataset) | rows["item"].isin(items)
     return rows[mine].reset_index(drop=True)
@@ -360,17 +362,20 @@ def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     store = Store(folder)
     manifest = store.manifest()
     if not manifest:
-        raise XbenchError(f"{folder} is not a run directory (it has no manifest.json); make one with: xbench run quick --out {folder}")
+        raise XbenchError(
+            f"{folder} is not a run directory (it has no manifest.json); make one with: xbench run quick --out {folder}"
+        )
     return store.rows(), manifest
 
 
 def read_all(folders: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Several run directories as one: of rows of equal identity the last directory's count."""
-    rows, manifests = zip(*(read(folder) for folder in folders), strict=True)
+    found = [read(folder) for folder in folders]
+    manifests = [manifest for _, manifest in found]
     merged: dict[str, Any] = {**manifests[-1], "complete": all(m.get("complete", True) for m in manifests)}
     for name in ("columns", "methods", "models", "class_names"):
         merged[name] = {key: value for m in manifests for key, value in m[name].items()}
-    together = pd.concat(rows, ignore_index=True).drop_duplicates(IDENTITY, keep="last")
+    together = pd.concat([rows for rows, _ in found], ignore_index=True).drop_duplicates(IDENTITY, keep="last")
     return together.sort_values(IDENTITY).reset_index(drop=True), merged
 
 

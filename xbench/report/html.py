@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -38,7 +39,7 @@ def render(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], 
 
 
 def _si(value: float) -> str:
-    return "" if value != value else f"{value:g}" if value < 10 else f"{value:,.0f}"
+    return "" if math.isnan(value) else f"{value:g}" if value < 10 else f"{value:,.0f}"
 
 
 def _curves(table: leaderboard.Table, rows: pd.DataFrame) -> list[Markup]:
@@ -84,7 +85,7 @@ def _gallery(
         model, dataset, item, method = key.split("|", 3)
         if method or (model, dataset, item) not in facts.index:
             continue
-        fact = facts.loc[(model, dataset, item)]
+        fact = facts.loc[(model, dataset, item), :]
         target = str(int(fact["target"]))
         cells = [
             (name, pictures.data_uri(pictures.overlay(picture, gallery[f"{model}|{dataset}|{item}|{name}"])))

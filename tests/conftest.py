@@ -1,0 +1,48 @@
+"""What all tests share: the tiny plug-ins, and a suite made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from xbench.registry import registry
+from xbench.suite import Suite, Track
+
+TINY = Path(__file__).with_name("tiny.py")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tiny() -> None:
+    registry.load(str(TINY))
+
+
+@pytest.fixture
+def tiny_plugin() -> str:
+    return str(TINY)
+
+
+@pytest.fixture
+def tiny_suite() -> Suite:
+    """Two tracks (labels and present classes), three methods, two controls."""
+    return Suite(
+        name="tiny",
+        version="1",
+        batch_size=4,
+        block=2,
+        gallery=2,
+        models=["tiny_net"],
+        methods=["tiny_cam", "tiny_gradient", "tiny_negated(tiny_cam)"],
+        controls=["tiny_noise", "tiny_truth"],
+        tracks=[
+            Track(dataset="tiny_pictures", metrics=["tiny_deletion", "tiny_mass"], target="label"),
+            Track(dataset="tiny_pictures(n=3)", metrics=["tiny_mass"], target="present", view="full"),
+        ],
+    )
+
+
+@pytest.fixture
+def tiny_model():
+    return registry.bind("model", "tiny_net")()

@@ -1,0 +1,143 @@
+"""The console script as users run it: exit codes, one-line errors, and what it prints."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SUITE = """
+name = "mine"
+version = "1"
+batch_size = 4
+models = ["tiny_net"]
+methods = ["tiny_cam"]
+controls = ["tiny_noise"]
+
+[[tracks]]
+dataset = "tiny_pictures"
+target = "label"
+metrics = ["tiny_deletion", "tiny_mass"]
+"""
+
+
+def xbench(*arguments: object, cwd: Path, limit: int | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from xbench.cli import cli; cli()", *map(str, arguments)]
+
+    def small_files() -> None:
+        if limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, preexec_fn=small_files, check=False)
+
+
+@pytest.fixture
+def here(tmp_path):
+    (tmp_path / "mine.toml").write_text(SUITE)
+    return tmp_path
+
+
+def test_help_imports_nothing_heavy(here):
+    code = (
+        "import sys\nfrom xbench.cli import cli\nsys.argv = ['xbench', '--help']\n"
+        "try:\n cli()\nexcept SystemExit as e:\n assert not e.code\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'pyarrow', 'matplotlib', 'pydantic'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=here, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "leaderboard" in done.stdout
+
+
+def test_run_then_again_then_leaderboard(here, tiny_plugin):
+    first = xbench("run", "mine.toml", "--plugin", tiny_plugin, "--out", "run", cwd=here)
+    assert first.returncode == 0, first.stderr
+    assert "tiny_cam" in first.stdout
+    assert "24 values computed" in first.stdout
+    assert (here / "run" / "leaderboard.html").is_file()
+    again = xbench("run", "mine.toml", "--plugin", tiny_plugin, "--out", "run", cwd=here)
+    assert "nothing left to compute" in again.stdout
+    for format_ in ("table", "csv", "md", "json", "html"):
+        shown = xbench("leaderboard", "run", "--format", format_, cwd=here)
+        assert shown.returncode == 0, shown.stderr
+        assert "tiny_cam" in shown.stdout
+    written = xbench("leaderboard", "run", "--format", "md", "--out", "table.md", cwd=here)
+    assert written.returncode == 0
+    assert "tiny_cam" in (here / "table.md").read_text()
+    assert "tiny_deletion" in xbench("list", "metrics", "--plugin", tiny_plugin, cwd=here).stdout
+    assert xbench("cite", "run", cwd=here).returncode == 0
+
+
+def test_a_finished_run_imports_no_torch(here, tiny_plugin):
+    xbench("run", "mine.toml", "--plugin", tiny_plugin, "--out", "run", cwd=here)
+    code = (
+        f"import sys\nfrom xbench.cli import cli\nsys.argv = ['xbench', 'run', 'mine.toml', '--plugin', {tiny_plugin!r}, '--out', 'run']\n"
+        "cli_error = None\ntry:\n cli()\nexcept SystemExit as e:\n cli_error = e.code\nassert not cli_error, cli_error\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=here, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "mine.toml", "--methods", "tiny_can"), "unknown method 'tiny_can'; did you mean 'tiny_cam'?"),
+        (("run", "mine.toml", "--methods", "tiny_noise(sise=3)"), "no parameter 'sise'; did you mean 'size'?"),
+        (("run", "mine.toml", "--methods", "tiny_cam("), "cannot read spec"),
+        (("run", "mine.toml", "--methods", "tiny_broken(how=shape)"), "method tiny_broken(how=shape) returned"),
+        (("run", "mine.toml", "--methods", "tiny_broken"), "method tiny_broken returned NaN or infinite maps"),
+        (("run", "wrong.toml"), "line 4: unknown key 'batchsize'; did you mean 'batch_size'?"),
+        (("run", "absent.toml"), "does not exist"),
+        (("run", "mine.toml", "--plugin", "absent.py"), "plug-in file absent.py does not exist"),
+        (("leaderboard", "."), "is not a run directory"),
+        (("leaderboard", "run", "--format", "htlm"), "unknown format 'htlm'; did you mean 'html'?"),
+        (("list", "method"), "did you mean 'methods'?"),
+        (("show", "tiny_can"), "unknown plug-in"),
+        (("explain", "absent.png", "--model", "tiny_net", "--method", "tiny_cam"), "cannot read absent.png"),
+        (("explain", "p.png", "--model", "tiny_net", "--method", "tiny_cam", "--target", "5000"), "classes are 0 to 4"),
+        (("explain", "p.png", "--model", "tiny_net", "--method", "tiny_cam", "--target", "bea"), "did you mean 'bee'?"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(here, tiny_plugin, arguments, message):
+    from PIL import Image
+
+    (here / "wrong.toml").write_text(SUITE.replace("batch_size", "batchsize"))
+    Image.new("RGB", (40, 40)).save(here / "p.png")
+    if arguments[0] == "leaderboard":
+        xbench("run", "mine.toml", "--plugin", tiny_plugin, "--out", "run", cwd=here)
+    extra = () if arguments[0] == "leaderboard" or "--plugin" in arguments else ("--plugin", tiny_plugin)
+    done = xbench(*arguments, *extra, cwd=here)
+    assert done.returncode == 2, done.stdout + done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("xbench: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(here, tiny_plugin):
+    full = xbench("run", "mine.toml", "--plugin", tiny_plugin, "--out", "run", cwd=here, limit=9000)
+    assert full.returncode == 2
+    assert "File too large" in full.stderr
+    assert "Traceback" not in full.stderr
+    done = xbench("run", "mine.toml", "--plugin", tiny_plugin, "--out", "run", cwd=here)
+    assert done.returncode == 0, done.stderr
+    undisturbed = xbench("run", "mine.toml", "--plugin", tiny_plugin, "--out", "other", cwd=here)
+    assert undisturbed.returncode == 0
+    tables = [xbench("leaderboard", run, "--format", "csv", cwd=here).stdout for run in ("run", "other")]
+    strip = [[line.rpartition(",")[0] for line in table.splitlines()] for table in tables]  # the last column is seconds
+    assert strip[0] == strip[1]
+
+
+def test_explain_writes_a_sheet(here, tiny_plugin):
+    from PIL import Image
+
+    Image.new("RGB", (60, 40), (200, 30, 30)).save(here / "p.png")
+    done = xbench("explain", "p.png", "--model", "tiny_net", "--method", "tiny_cam,tiny_noise", "--plugin", tiny_plugin, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(here / "p-explained.png").size[0] > 300
+
+
+def test_debug_shows_the_traceback(here):
+    done = xbench("run", "absent.toml", "--debug", cwd=here)
+    assert "Traceback" in done.stderr

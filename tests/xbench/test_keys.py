@@ -1,0 +1,65 @@
+from pathlib import Path
+
+from xbench import keys
+from xbench.registry import registry
+
+
+def plugin(path: Path, body: str) -> str:
+    path.write_text(f"from xbench import method\nimport helper\n\n@method('{path.stem}')\ndef f(model, batch):\n    {body}\n")
+    return path.stem
+
+
+def test_source_digest_follows_the_file_and_its_helpers(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    helper = tmp_path / "helper.py"
+    helper.write_text("x = 1\n")
+    name = plugin(tmp_path / "with_helper.py", "return 1")
+
+    def digest() -> str:
+        keys._closure.cache_clear()
+        keys._imports.cache_clear()
+        registry.load(str(tmp_path / "with_helper.py"))
+        return keys.source_digest(registry.method(name))
+
+    before = digest()
+    assert digest() == before
+    helper.write_text("x = 2\n")
+    after_helper = digest()
+    assert after_helper != before
+    plugin(tmp_path / "with_helper.py", "return 2")
+    assert digest() not in (before, after_helper)
+
+
+def test_a_wrapper_depends_on_the_sources_of_what_it_wraps():
+    assert keys.sources(registry.method("tiny_negated(tiny_cam)")) >= keys.sources(registry.method("tiny_cam"))
+
+
+def test_libraries_are_those_imported():
+    found = keys.libraries([registry.method("tiny_cam")])
+    assert "torch" in found
+    assert not any(name.startswith("xbench") for name in found)
+
+
+def test_protocol_key_tells_protocols_apart():
+    dataset = registry.bind("dataset", "tiny_pictures")
+    base = ("1", "prediction", "", "crop", registry.metric("tiny_deletion"), "float32")
+    variants = [
+        ("2", *base[1:]),
+        ("1", "label", *base[2:]),
+        (*base[:2], "sources_correct", *base[3:]),
+        (*base[:3], "full", *base[4:]),
+        (*base[:4], registry.metric("tiny_deletion(steps=5)"), "float32"),
+        (*base[:5], "bfloat16"),
+    ]
+    found = {keys.protocol_key(dataset, *variant) for variant in [base, base, *variants]}
+    assert len(found) == 1 + len(variants)
+
+
+def test_pair_key_ignores_model_and_code():
+    row = {"dataset": "d", "item": "i", "target_policy": "label", "metric": "m", "method": "a", "model": "x", "cache_key": "1"}
+    assert keys.pair_key(row) == keys.pair_key({**row, "model": "y", "cache_key": "2"})
+    assert keys.pair_key(row) != keys.pair_key({**row, "item": "j"})
+
+
+def test_the_rule_modules_exist():
+    assert all(path.is_file() for path in keys.rule_files())

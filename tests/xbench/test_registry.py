@@ -1,0 +1,85 @@
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from xbench.errors import XbenchError
+from xbench.registry import Registry, registry
+
+PLUGIN = """
+from xbench import method
+
+@method("{id}")
+def some_method(model, batch):
+    \"\"\"A method.\"\"\"
+"""
+
+
+def test_unknown_ids_suggest_the_nearest():
+    with pytest.raises(XbenchError, match="did you mean 'tiny_gradient'"):
+        registry.method("tiny_gradiant")
+    with pytest.raises(XbenchError, match="no parameter 'sise'; did you mean 'size'"):
+        registry.method("tiny_noise(sise=3)")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("tiny_noise(size=large)", "size must be int, not 'large'"),
+        ("tiny_noise(size=2.5)", "size must be int"),
+        ("tiny_noise(1, 2)", "at most 1 arguments"),
+        ("tiny_noise(1, size=2)", "'size' twice"),
+        ("tiny_negated", "needs its argument 'inner'"),
+        ("tiny_negated(3)", "inner must be a method"),
+    ],
+)
+def test_wrong_parameters_are_named(spec, message):
+    with pytest.raises(XbenchError, match=message):
+        registry.method(spec)
+
+
+def test_equal_meanings_have_one_name():
+    assert registry.method("tiny_noise(size=8)").name == registry.method("tiny_noise()").name == "tiny_noise"
+    assert registry.method("tiny_noise(5)").name == "tiny_noise(size=5)"
+    wrapped = registry.method("tiny_negated(inner=tiny_noise(5))")
+    assert wrapped.name == "tiny_negated(tiny_noise(size=5))"
+    assert wrapped.all_params == {"inner": "tiny_noise(size=5)"}
+
+
+def test_a_wrapper_needs_what_its_inner_method_needs():
+    assert registry.method("tiny_negated(tiny_cam)").needs == {"feature_maps", "gradients"}
+
+
+def test_same_file_again_replaces_other_file_collides(tmp_path):
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    first.write_text(PLUGIN.format(id="collides"))
+    second.write_text(PLUGIN.format(id="collides"))
+    registry.load(str(first))
+    registry.load(str(first))
+    with pytest.raises(XbenchError, match=r"'collides' is defined twice, in .*first.py and in .*second.py"):
+        registry.load(str(second))
+
+
+def test_plugin_files_that_do_not_load(tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text("def (")
+    with pytest.raises(XbenchError, match="does not load: SyntaxError"):
+        registry.load(str(broken))
+    with pytest.raises(XbenchError, match="does not exist"):
+        registry.load(str(tmp_path / "absent.py"))
+
+
+def test_packages_are_scanned_without_being_imported(tmp_path, monkeypatch):
+    package = tmp_path / "their_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "methods.py").write_text(PLUGIN.format(id="theirs") + "\nraise RuntimeError('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [
+        EntryPoint("theirs", "their_package", "xbench.methods"),
+        EntryPoint("gone", "no_such_package", "xbench.methods"),
+    ]
+    found = Registry(points)
+    assert found.ids("method") == ["theirs"]
+    assert "no_such_package" in found.broken
+    with pytest.raises(XbenchError, match="no_such_package"):
+        found.get("method", "nothing_like_it")

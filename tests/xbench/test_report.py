@@ -1,0 +1,45 @@
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xbench import workflow
+from xbench.report import html, pictures
+from xbench.store import Store
+
+
+def test_overlay_colours_the_evidence_and_nothing_else():
+    picture = np.full((64, 64, 3), 100, np.uint8)
+    map_ = np.full((8, 8), -1.0, np.float32)
+    map_[:4, :4] = 1.0
+    seen = pictures.overlay(picture, map_).astype(int)
+    spread = seen.max(axis=2) - seen.min(axis=2)
+    assert spread[:24, :24].min() > 60
+    assert spread[48:, 48:].max() == 0
+
+
+@pytest.mark.parametrize("map_", [np.zeros((4, 4)), np.full((4, 4), -2.0), np.eye(4)])
+def test_overlay_of_odd_maps_is_a_picture(map_):
+    seen = pictures.overlay(np.zeros((30, 20, 3), np.uint8), map_)
+    assert seen.shape == (30, 20, 3)
+    assert seen.dtype == np.uint8
+
+
+def test_sheet_is_written(tmp_path):
+    cell = ("name", np.zeros((20, 20, 3), np.uint8))
+    pictures.sheet([[cell, cell, cell], [cell]], tmp_path / "sheet.png")
+    assert Image.open(tmp_path / "sheet.png").size[0] > 300
+
+
+def test_page_is_whole_and_needs_no_network(tiny_suite, tmp_path):
+    outcome = workflow.run(tiny_suite, out=tmp_path / "run")
+    page = html.render(outcome.leaderboard(), outcome.rows, outcome.manifest, Store(outcome.folder).gallery())
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page)
+    assert not re.search(r"https?://(?!www\.w3\.org|purl\.org|creativecommons|matplotlib)", page)
+    assert "tiny_negated(tiny_cam)" in page
+    assert "<svg" in page
+    # Two kept items on each of two tracks: a picture and five overlays each.
+    assert page.count("data:image/jpeg") == 4 * 6
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))

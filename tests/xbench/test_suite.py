@@ -1,0 +1,86 @@
+import pytest
+
+from xbench import suite
+from xbench.errors import XbenchError
+from xbench.registry import registry
+from xbench.suite import Selection
+
+TEXT = """
+name = "mine"
+version = "1"
+models = ["tiny_net"]
+methods = ["tiny_cam"]
+
+[[tracks]]
+dataset = "tiny_pictures"
+metrics = ["tiny_mass"]
+
+[[tracks]]
+dataset = "tiny_pictures(n=3)"
+target = "present"
+metrics = ["tiny_mass", "tiny_deletion"]
+"""
+
+
+def written(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('version = "1"', 'version = "1"\nmethod = ["x"]'), r"line 4: unknown key 'method'; did you mean 'methods'"),
+        (('target = "present"', 'targets = "present"'), r"line 13: unknown key 'targets'; did you mean 'target'"),
+        (('target = "present"', 'target = "all"'), r"line 13: target: .*'all'"),
+        (('version = "1"', "version = 1"), r"line 3: version: .*not 1"),
+        (('name = "mine"', 'name = "../mine"'), r"line 2: name"),
+        (('metrics = ["tiny_mass"]\n', ""), r"line 7: the key 'metrics' is missing"),
+        (('models = ["tiny_net"]', "models = []"), r"line 4: models"),
+        (('name = "mine"', "name = mine"), r"not valid TOML.*line 2"),
+    ],
+)
+def test_a_wrong_suite_names_the_key_and_its_line(tmp_path, change, message):
+    with pytest.raises(XbenchError, match=message):
+        suite.load(written(tmp_path, TEXT.replace(*change)))
+
+
+def test_a_selection_narrows_and_replaces(tmp_path):
+    mine = suite.load(written(tmp_path, TEXT))
+    whole = suite.plan(mine, Selection(), registry)
+    assert [len(t.metrics) for t in whole.tracks] == [1, 2]
+    narrow = suite.plan(mine, Selection(methods=["tiny_noise"], metrics=["tiny_deletion"], seed=5), registry)
+    assert [m.name for m in narrow.methods] == ["tiny_noise"]
+    assert [(t.dataset.name, [m.name for m in t.metrics]) for t in narrow.tracks] == [("tiny_pictures(n=3)", ["tiny_deletion"])]
+    assert narrow.suite.seed == 5
+    by_name = suite.plan(mine, Selection(datasets=["tiny_pictures(n=3)"]), registry)
+    assert len(by_name.tracks) == 1
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        (Selection(methods=["tiny_can"]), "did you mean 'tiny_cam'"),
+        (Selection(models=["tiny_nett"]), "did you mean 'tiny_net'"),
+        (Selection(metrics=["tiny_mas"]), "has no metric 'tiny_mas'; did you mean 'tiny_mass'"),
+        (Selection(datasets=["tiny_picture"]), "has no dataset 'tiny_picture'"),
+        (Selection(datasets=["tiny_pictures(n=99)"]), "has no dataset"),
+        (Selection(methods=[]), "names no method"),
+    ],
+)
+def test_a_wrong_selection_is_named(tmp_path, selection, message):
+    with pytest.raises(XbenchError, match=message):
+        suite.plan(suite.load(written(tmp_path, TEXT)), selection, registry)
+
+
+def test_equal_specs_run_once(tmp_path):
+    mine = suite.load(written(tmp_path, TEXT.replace('["tiny_cam"]', '["tiny_noise", "tiny_noise(size=8)"]')))
+    assert len(suite.plan(mine, Selection(), registry).methods) == 1
+
+
+def test_unknown_suites():
+    with pytest.raises(XbenchError, match="unknown suite 'quik'; did you mean 'quick'"):
+        suite.find("quik")
+    with pytest.raises(XbenchError, match=r"suite file absent.toml does not exist"):
+        suite.find("absent.toml")

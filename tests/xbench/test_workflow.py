@@ -1,0 +1,273 @@
+"""Whole runs of the tiny suite: what is reused, what is computed anew, and that nothing changes a bit that should not."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from xbench import keys, workflow
+from xbench.errors import XbenchError
+from xbench.registry import registry
+from xbench.store import INFORMATIVE, Store
+from xbench.suite import Selection, Track
+
+METHOD = """
+from xbench import method
+
+@method("edited", needs={{"feature_maps"}})
+def edited(model, batch):
+    return model.features(batch).mean(dim=1) * {factor}
+"""
+
+
+def same(a: pd.DataFrame, b: pd.DataFrame) -> bool:
+    """Bit for bit, seconds aside."""
+    a, b = (f.drop(columns=INFORMATIVE).reset_index(drop=True) for f in (a, b))
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
+    vectors = zip(a["vector"], b["vector"], strict=True)
+    return all((x is None and y is None) or np.array_equal(x, y) for x, y in vectors)
+
+
+def ordered(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.sort_values(["dataset", "metric", "method", "item"]).reset_index(drop=True)
+
+
+@pytest.fixture
+def done(tiny_suite, tmp_path):
+    return workflow.run(tiny_suite, out=tmp_path / "done")
+
+
+def test_every_cell_has_its_rows(done):
+    rows = done.rows
+    assert done.computed == len(rows) == 5 * (2 * 6 + 1 * 6)
+    assert set(rows["status"]) == {"ok"}
+    assert rows[rows["method"] == "tiny_truth"][lambda f: f["metric"] == "tiny_mass"]["value"].tolist() == [1.0] * 12
+    curves = rows[rows["metric"] == "tiny_deletion"]["vector"]
+    assert all(len(v) == 5 for v in curves)
+    assert rows[rows["metric"] == "tiny_mass"]["vector"].isna().all()
+    assert not list((done.folder / "parts").glob("*"))
+    assert done.manifest["complete"]
+
+
+def test_values_equal_a_plain_computation(done):
+    """One row by hand: no batch, no prober, no store."""
+    model, pictures = registry.bind("model", "tiny_net")(), registry.bind("dataset", "tiny_pictures")()
+    sample = pictures.load("picture_4")
+    x = ((sample.image.float() - 127) / 64)[None].requires_grad_()
+    logits, target = model.network(x), sample.labels[0]
+    logits[0, target].backward()
+    order = np.argsort(-x.grad.abs().sum(dim=1)[0].flatten().numpy(), kind="stable")
+    probabilities = []
+    for removed in (0, 256, 512, 768, 1024):
+        flat = x.detach().clone().flatten(2)
+        flat[:, :, order[:removed]] = 0
+        probabilities.append(float(model.network(flat.reshape(x.shape)).softmax(dim=1)[0, target]))
+    row = done.rows.query("method == 'tiny_gradient' and metric == 'tiny_deletion' and item == 'picture_4'").iloc[0]
+    assert row["target"] == target
+    assert row["vector"] == pytest.approx(probabilities, abs=1e-6)
+    assert row["value"] == pytest.approx(np.mean(probabilities), abs=1e-6)
+    assert row["confidence"] == pytest.approx(probabilities[0], abs=1e-6)
+    assert row["correct"] == (int(logits.argmax()) in sample.labels)
+    assert (row["forwards"], row["backwards"], row["grid"]) == (1, 1, "32x32")
+
+
+def test_a_finished_run_answers_without_loading_anything(done, tiny_suite, monkeypatch):
+    monkeypatch.setattr(workflow, "_run", lambda *_: pytest.fail("planned again"))
+    again = workflow.run(tiny_suite, out=done.folder)
+    assert again.computed == 0
+    assert same(again.rows, done.rows)
+
+
+def test_a_changed_input_is_noticed(done, tiny_suite, monkeypatch):
+    manifest = json.loads((done.folder / "manifest.json").read_text())
+    assert workflow._inputs_unchanged(manifest)
+    path = next(iter(manifest["inputs"]))
+    size, modified, sha256 = manifest["inputs"][path]
+    touched = manifest["inputs"] | {path: [size, modified + 1, sha256]}
+    assert workflow._inputs_unchanged(manifest | {"inputs": touched})  # another time, the same bytes
+    for changed in ([size + 1, modified, sha256], [size, modified + 1, "0" * 64]):
+        assert not workflow._inputs_unchanged(manifest | {"inputs": manifest["inputs"] | {path: changed}})
+    assert not workflow._inputs_unchanged(manifest | {"libraries": {"torch": "0.1"}})
+    assert not workflow._inputs_unchanged(manifest | {"libraries": {"no_such_library": "1"}})
+
+
+@pytest.mark.parametrize("change", [{"block": 1}, {"block": 4}, {"methods": ["tiny_negated(tiny_cam)", "tiny_gradient", "tiny_cam"]}])
+def test_blocks_companions_and_order_change_no_bit(done, tiny_suite, tmp_path, change):
+    other = workflow.run(tiny_suite.model_copy(update=change), out=tmp_path / "other")
+    assert same(ordered(other.rows), ordered(done.rows))
+
+
+def test_methods_run_apart_give_the_same_rows(done, tiny_suite, tmp_path):
+    for method in ["tiny_cam", "tiny_noise", "tiny_gradient", "tiny_negated(tiny_cam)", "tiny_truth"]:
+        workflow.run(tiny_suite, Selection(methods=[method]), out=tmp_path / "apart")
+    whole = workflow.run(tiny_suite, out=tmp_path / "apart")
+    assert whole.computed == 0
+    assert same(whole.rows, done.rows)
+
+
+def test_more_pictures_change_only_their_own_rows(done, tiny_suite, tmp_path):
+    fewer = workflow.run(tiny_suite, Selection(limit=4), out=tmp_path / "fewer")
+    assert len(fewer.rows) == 5 * (2 * 4 + 4)
+    known = done.rows.merge(fewer.rows[["cache_key"]], on="cache_key")
+    assert same(ordered(known), ordered(fewer.rows))
+    more = workflow.run(tiny_suite, out=tmp_path / "fewer")
+    assert more.computed < len(more.rows)
+    assert same(more.rows, done.rows)
+
+
+def test_a_limit_shows_only_its_items_even_where_more_are_known(done, tiny_suite):
+    limited = workflow.run(tiny_suite, Selection(limit=2), out=done.folder)
+    assert limited.computed == 0
+    assert limited.rows.groupby("dataset")["item"].nunique().tolist() == [2, 2]
+
+
+def test_another_batch_shape_is_computed_anew_and_agrees(done, tiny_suite, tmp_path):
+    other = workflow.run(tiny_suite, Selection(batch_size=3), out=done.folder)
+    assert other.computed == len(other.rows)
+    assert other.rows["value"].to_numpy() == pytest.approx(done.rows["value"].to_numpy(), abs=1e-5)
+
+
+def test_another_seed_changes_noise_only(done, tiny_suite, tmp_path):
+    other = workflow.run(tiny_suite, Selection(seed=1), out=tmp_path / "seed")
+    differs = (other.rows["value"] != done.rows["value"]).groupby(done.rows["method"]).any()
+    assert differs["tiny_noise"]
+    assert not differs["tiny_gradient"]
+
+
+def test_an_edited_method_and_only_it_is_computed_anew(tiny_suite, tmp_path):
+    file = tmp_path / "my_method.py"
+
+    def go(factor: str) -> workflow.Outcome:
+        file.write_text(METHOD.format(factor=factor))
+        keys._imports.cache_clear()
+        return workflow.run(
+            tiny_suite.model_copy(update={"methods": ["edited", "tiny_cam"]}), out=tmp_path / "run", plugins=[str(file)]
+        )
+
+    first = go("1")
+    assert first.computed == len(first.rows)
+    assert go("1").computed == 0
+    second = go("-1")
+    assert second.computed == (second.rows["method"] == "edited").sum()
+    others = [o.rows[o.rows["method"] != "edited"].reset_index(drop=True) for o in (first, second)]
+    assert same(*others)
+    assert len(second.rows) == len(first.rows)
+    mine = [o.rows.query("method == 'edited' and metric == 'tiny_deletion'")["value"].to_numpy() for o in (first, second)]
+    assert not np.array_equal(*mine)
+
+
+def test_fresh_forgets(done, tiny_suite):
+    assert workflow.run(tiny_suite, out=done.folder, fresh=True).computed == len(done.rows)
+
+
+def test_what_a_model_or_dataset_lacks_is_not_applicable_with_the_reason(tiny_suite, tmp_path):
+    def truthless(bound):
+        return dataclasses.replace(bound.plugin, info=dataclasses.replace(bound.plugin.info, provides=frozenset()))
+
+    suite = tiny_suite.model_copy(update={"methods": ["tiny_attention", "tiny_cam"]})
+    rows = workflow.run(suite, out=tmp_path / "a").rows
+    lacking = rows[rows["method"] == "tiny_attention"]
+    assert set(lacking["status"]) == {"not_applicable"}
+    assert set(lacking["reason"]) == {"needs attention, which tiny_net does not have"}
+    bound = registry.bind("dataset", "tiny_pictures")
+    registry.add(truthless(bound))
+    try:
+        rows = workflow.run(suite, out=tmp_path / "b").rows
+    finally:
+        registry.add(bound.plugin)
+    by_method = rows[rows["metric"] == "tiny_mass"].groupby("method")["reason"].first()
+    assert by_method["tiny_truth"] == "needs truth, which tiny_pictures does not have"
+    assert by_method["tiny_cam"] == "needs mask, which tiny_pictures does not have"
+
+
+def test_a_prediction_without_truth_is_not_applicable(tiny_suite, tmp_path):
+    track = Track(dataset="tiny_pictures", metrics=["tiny_mass", "tiny_deletion"], target="prediction")
+    rows = workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run").rows
+    wrong = ~rows["correct"].astype(bool)
+    assert 0 < wrong.sum() < len(rows)
+    assert set(rows[wrong & (rows["metric"] == "tiny_mass")]["reason"]) == {"the explained class has no truth in this picture"}
+    assert set(rows[wrong & (rows["metric"] == "tiny_deletion") & (rows["method"] == "tiny_truth")]["status"]) == {"not_applicable"}
+    assert set(rows[wrong & (rows["metric"] == "tiny_deletion") & (rows["method"] == "tiny_cam")]["status"]) == {"ok"}
+
+
+def test_nan_maps_are_counted_and_are_never_a_value(tiny_suite, tmp_path):
+    outcome = workflow.run(tiny_suite.model_copy(update={"methods": ["tiny_broken"]}), out=tmp_path / "nan")
+    rows = outcome.rows[outcome.rows["method"] == "tiny_broken"]
+    bad = rows["status"] == "nan"
+    assert rows[bad]["value"].isna().all()
+    assert rows[bad]["tie_mass"].isna().all()
+    assert rows[~bad]["value"].notna().all()
+    assert outcome.nan_methods() == {"tiny_broken": (int(bad.sum()), len(rows))}
+    assert 0 < bad.sum() < len(rows)
+
+
+@pytest.mark.parametrize("how", ["shape", "integers", "list", "large"])
+def test_a_broken_method_is_named_and_finished_units_stay(tiny_suite, tmp_path, how):
+    with pytest.raises(XbenchError, match=rf"method tiny_broken\(how={how}\) returned"):
+        workflow.run(tiny_suite.model_copy(update={"methods": [f"tiny_broken(how={how})"]}), out=tmp_path / "run")
+    rows, manifest = workflow.read(tmp_path / "run")
+    assert rows.empty
+    assert not manifest["complete"]
+
+
+def test_a_failing_method_is_named_with_its_items(tiny_suite, tmp_path):
+    with pytest.raises(XbenchError, match=r"method tiny_broken\(how=silly\) failed on items picture_0 to picture_1 .*KeyError"):
+        workflow.run(tiny_suite.model_copy(update={"methods": ["tiny_broken(how=silly)"]}), out=tmp_path / "run")
+
+
+def test_a_class_index_out_of_range_is_named(tiny_suite, tmp_path):
+    track = Track(dataset="tiny_pictures(bad_label=true)", metrics=["tiny_mass"], target="label")
+    with pytest.raises(XbenchError, match=r"item picture_5 has class index 99, but tiny_net has classes 0 to 4"):
+        workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
+
+
+def test_the_network_is_left_as_it_was_found(done):
+    network = registry.bind("model", "tiny_net")().network
+    assert not any(module._forward_hooks or module._backward_hooks for module in network.modules())
+
+
+def test_reading_what_is_not_a_run(tmp_path):
+    with pytest.raises(XbenchError, match="is not a run directory"):
+        workflow.read(tmp_path)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from xbench import workflow
+from xbench.suite import Suite
+workflow.run(Suite.model_validate_json({suite!r}), out=Path({out!r}), plugins=[{plugin!r}], threads=1)
+"""
+
+
+def test_killed_at_random_moments_the_rows_are_those_of_an_undisturbed_run(done, tiny_suite, tiny_plugin, tmp_path):
+    out, source = tmp_path / "killed", random.Random(0)
+    script = SCRIPT.format(tests=".", suite=tiny_suite.model_dump_json(), out=str(out), plugin=tiny_plugin)
+    kills, tries = 0, 0
+    while kills < 4 and tries < 40:
+        process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
+        tries += 1
+        parts, seen = out / "parts", len(list((out / "parts").glob("*"))) if out.exists() else 0
+        while process.poll() is None and (not parts.exists() or len(list(parts.glob("*"))) <= seen):
+            time.sleep(0.001)  # until this process has written something: then it is in the middle of the work
+        time.sleep(source.random() * 0.02)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+        if Store(out).manifest().get("complete"):
+            break
+    assert kills >= 2
+    subprocess.run([sys.executable, "-c", script], check=True)
+    rows, manifest = workflow.read(out)
+    assert manifest["complete"]
+    assert same(rows, done.rows)
