@@ -1,4 +1,7 @@
-"""The 20 labelled ImageNet photographs (224 x 224) that ship in the PyPI package foolbox, read from the installed package."""
+"""The 20 labelled ImageNet photographs that ship in the PyPI package foolbox, read from the installed package as stored.
+
+19 are 512 x 512, one is 1024 x 683; foolbox's own loader stretches them to 224 x 224, we leave that to the model's view.
+"""
 
 from __future__ import annotations
 

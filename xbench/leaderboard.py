@@ -212,7 +212,7 @@ def _against(
 ) -> Comparison | None:
     if (floor, column.key) not in values:
         return None
-    pair = values[method, column.key].join(values[floor, column.key], how="inner", rsuffix="_floor")
+    pair = values[method, column.key].merge(values[floor, column.key], left_index=True, right_index=True, suffixes=("", "_floor"))
     sign = 1 if column.direction == "higher" else -1
     gain = stats.difference(
         sign * pair["value"].to_numpy(np.float64), sign * pair["value_floor"].to_numpy(np.float64), pair["cluster"].to_numpy(object)

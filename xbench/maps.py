@@ -72,8 +72,10 @@ class SaliencyMap:
         """Share of native cells whose value another cell has too; NaN for a NaN map."""
         if self.nan:
             return float("nan")
-        _, counts = torch.unique(self.native, return_counts=True)
-        return float(counts[counts > 1].sum()) / self.native.numel()
+        values = self.native.flatten().sort().values
+        same = torch.zeros(len(values) + 1, dtype=torch.bool)  # same[i]: values i - 1 and i are equal
+        same[1:-1] = values[1:] == values[:-1]
+        return float((same[1:] | same[:-1]).double().mean())
 
     @property
     def grid(self) -> str:

@@ -18,7 +18,10 @@ from xbench.specs import parse, split
 
 
 class Track(BaseModel):
-    """One dataset of a suite, with the protocol under which its metrics are taken."""
+    """One dataset of a suite, with the protocol under which its metrics are taken.
+
+    batch_size: instead of the suite's, such as fewer where pictures are larger.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,6 +30,7 @@ class Track(BaseModel):
     target: Literal["label", "prediction", "present"] = "prediction"
     view: Literal["crop", "full"] = "crop"
     only: Literal["", "sources_correct"] = ""
+    batch_size: int | None = Field(default=None, ge=1)
 
 
 class Suite(BaseModel):
@@ -71,6 +75,7 @@ class PlannedTrack:
     dataset: BoundDataset
     metrics: tuple[Metric, ...]
     track: Track
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -141,8 +146,11 @@ def plan(suite: Suite, chosen: Selection, registry: Registry) -> Plan:
     Raises:
         XbenchError: an unknown plug-in or parameter, or a selection that leaves nothing.
     """
-    changes = {k: v for k in ("seed", "batch_size") if (v := getattr(chosen, k)) is not None}
-    suite = suite.model_copy(update=changes)
+    if chosen.seed is not None:
+        suite = suite.model_copy(update={"seed": chosen.seed})
+    if chosen.batch_size is not None:
+        same = [track.model_copy(update={"batch_size": None}) for track in suite.tracks]
+        suite = suite.model_copy(update={"batch_size": chosen.batch_size, "tracks": same})
     methods = list(chosen.methods) if chosen.methods is not None else [*suite.methods, *suite.controls]
     tracks = []
     for track in suite.tracks:
@@ -152,7 +160,7 @@ def plan(suite: Suite, chosen: Selection, registry: Registry) -> Plan:
         wanted = [m for m in track.metrics if chosen.metrics is None or _named(m, chosen.metrics)]
         if wanted:
             metrics = tuple(_unique(registry.metric(m) for m in wanted))
-            tracks.append(PlannedTrack(_as(BoundDataset, dataset), metrics, track))
+            tracks.append(PlannedTrack(_as(BoundDataset, dataset), metrics, track, track.batch_size or suite.batch_size))
     _check_selection("dataset", chosen.datasets, [t.dataset for t in suite.tracks], suite)
     _check_selection("metric", chosen.metrics, [m for t in suite.tracks for m in t.metrics], suite)
     if not tracks:

@@ -150,7 +150,7 @@ def _open(plan: Plan) -> list[tuple[Scene, PlannedTrack]]:
     for bound in plan.models:
         model = bound()
         for planned in plan.tracks:
-            dataset, track = datasets[planned.dataset.name], planned.track
+            dataset, track, size = datasets[planned.dataset.name], planned.track, planned.batch_size
             if not dataset.classes.same_as(model.classes):
                 raise XbenchError(f"{planned.dataset.name} and {bound.name} have different classes; choose a model for its classes")
             protocol = {
@@ -164,14 +164,13 @@ def _open(plan: Plan) -> list[tuple[Scene, PlannedTrack]]:
                     [(b.plugin.id, b.all_params, keys.source_digest(b)) for b in (method, metric, bound, planned.dataset)],
                     protocol[metric.name],
                     model.digest,
-                    plan.suite.batch_size,
+                    size,
                     plan.suite.seed,
                 )
                 for method in plan.methods
                 for metric in planned.metrics
             }
-            seed, size = plan.suite.seed, plan.suite.batch_size
-            scene = Scene(model, bound.name, dataset, planned.dataset, track, seed, size, protocol, prefixes)
+            scene = Scene(model, bound.name, dataset, planned.dataset, track, plan.suite.seed, size, protocol, prefixes)
             scenes.append((scene, planned))
     return scenes
 
@@ -197,7 +196,7 @@ def _missing(scenes: list[tuple[Scene, PlannedTrack]], plan: Plan, missing: set[
 
     units = []
     for scene, planned in scenes:
-        items, block = _items(scene, plan), min(plan.suite.block, plan.suite.batch_size)
+        items, block = _items(scene, plan), min(plan.suite.block, scene.batch_size)
         shown = frozenset(item.id for item in _spread(items, plan.suite.gallery))
         for start in range(0, len(items), block):
             part = tuple(items[start : start + block])
@@ -274,7 +273,7 @@ def _describe(
         "columns": columns | {k: v for k, v in previous["columns"].items() if k not in columns},
         "methods": methods | {k: v for k, v in previous["methods"].items() if k not in methods},
         "models": models | {k: v for k, v in previous["models"].items() if k not in models},
-        "batch_size": plan.suite.batch_size,
+        "batch_size": {scene.bound.name: scene.batch_size for scene, _ in scenes},
         "seed": plan.suite.seed,
         "dtype": DTYPE,
         "inputs": {str(path.resolve()): _stamp(path) for path in sorted(files)},

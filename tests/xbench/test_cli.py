@@ -71,7 +71,8 @@ def test_run_then_again_then_leaderboard(here, tiny_plugin):
 def test_a_finished_run_imports_no_torch(here, tiny_plugin):
     xbench("run", "mine.toml", "--plugin", tiny_plugin, "--out", "run", cwd=here)
     code = (
-        f"import sys\nfrom xbench.cli import cli\nsys.argv = ['xbench', 'run', 'mine.toml', '--plugin', {tiny_plugin!r}, '--out', 'run']\n"
+        "import sys\nfrom xbench.cli import cli\n"
+        f"sys.argv = ['xbench', 'run', 'mine.toml', '--plugin', {tiny_plugin!r}, '--out', 'run']\n"
         "cli_error = None\ntry:\n cli()\nexcept SystemExit as e:\n cli_error = e.code\nassert not cli_error, cli_error\n"
         "assert 'torch' not in sys.modules"
     )

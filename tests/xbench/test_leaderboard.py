@@ -1,3 +1,4 @@
+import io
 import json
 
 import numpy as np
@@ -143,7 +144,7 @@ def test_reference_rows_fill_in_what_the_run_lacks(values):
 def test_every_form_has_every_method(board):
     forms = [leaderboard.to_markdown(board), leaderboard.to_csv(board), leaderboard.to_json(board)]
     assert all(method in form for method in ("good", "weak", "noise", "truth") for form in forms)
-    frame = pd.read_csv(__import__("io").StringIO(leaderboard.to_csv(board)))
+    frame = pd.read_csv(io.StringIO(leaderboard.to_csv(board)))
     assert len(frame) == 10
     assert frame.query("method == 'good' and metric.str.startswith('insertion')")["rank"].item() == 1
     plain = json.loads(leaderboard.to_json(board))
@@ -160,7 +161,7 @@ def test_terminal_leaves_intervals_out_where_it_is_narrow(board):
     from rich.console import Console
 
     def text(width):
-        console = Console(width=width, record=True, file=open("/dev/null", "w"))
+        console = Console(width=width, record=True, file=io.StringIO())
         for part in leaderboard.to_terminal(board, width):
             console.print(part)
         return console.export_text()

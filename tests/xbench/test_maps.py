@@ -79,7 +79,15 @@ def test_resize_is_bilinear_with_aligned_centres():
 
 @pytest.mark.parametrize(
     "wrong",
-    [None, [1.0], torch.zeros(2, 3, 3), torch.zeros(4, 3), torch.zeros(4, 1, 3, 3), torch.zeros(4, 9, 3), torch.zeros(4, 3, 3).int()],
+    [
+        None,
+        [1.0],
+        torch.zeros(2, 3, 3),
+        torch.zeros(4, 3),
+        torch.zeros(4, 1, 3, 3),
+        torch.zeros(4, 9, 3),
+        torch.zeros(4, 3, 3).int(),
+    ],
 )
 def test_a_wrong_result_names_the_method(wrong):
     with pytest.raises(XbenchError, match=r"method my_method returned .* must return a float tensor \[4, h, w\]"):

@@ -99,7 +99,9 @@ def test_a_changed_input_is_noticed(done, tiny_suite, monkeypatch):
     assert not workflow._inputs_unchanged(manifest | {"libraries": {"no_such_library": "1"}})
 
 
-@pytest.mark.parametrize("change", [{"block": 1}, {"block": 4}, {"methods": ["tiny_negated(tiny_cam)", "tiny_gradient", "tiny_cam"]}])
+@pytest.mark.parametrize(
+    "change", [{"block": 1}, {"block": 4}, {"methods": ["tiny_negated(tiny_cam)", "tiny_gradient", "tiny_cam"]}]
+)
 def test_blocks_companions_and_order_change_no_bit(done, tiny_suite, tmp_path, change):
     other = workflow.run(tiny_suite.model_copy(update=change), out=tmp_path / "other")
     assert same(ordered(other.rows), ordered(done.rows))

@@ -1,0 +1,58 @@
+# xbench: `make benchmark` and `make test` set up what is missing and then do their job.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+# `make setup TORCH=cpu` installs the CPU builds of torch, which are 20 times smaller: the light way for laptops.
+TORCH  ?= default
+ifeq ($(TORCH),cpu)
+TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup benchmark test lint types speed reference constraints clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Install xbench with everything it needs into .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "xbench needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q $(TORCH_INDEX) -c constraints.txt setuptools -e '.[all,dev]'
+	@touch $(STAMP)
+
+benchmark: setup ## Run the suite quick and leave its leaderboard in results/runs/quick
+	$(BIN)/xbench run quick --out results/runs/quick
+
+test: setup ## Run all tests
+	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+
+lint: setup ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## Check types, in the tree that a wheel installs: the families too
+	rm -rf build/types
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w build/types .
+	cd build/types && ../../$(BIN)/python -m zipfile -e *.whl tree
+	$(BIN)/mypy --config-file pyproject.toml build/types/tree/xbench
+
+speed: setup ## Measure speed, as ratios within one run
+	$(BIN)/python benchmarks/probing.py
+	$(BIN)/python benchmarks/cams.py
+
+reference: setup ## Finish the run of the suite quick and publish it to results/quick, which is committed
+	$(BIN)/xbench publish quick --run results/runs/quick --out results/quick
+
+constraints: setup ## Resolve constraints.txt anew
+	$(BIN)/python -m pip install -q uv
+	printf 'torch==2.14.1\ntorchvision==0.29.1\n' > build/pins.txt
+	$(BIN)/uv pip compile pyproject.toml --all-extras --upgrade --python-version 3.11 -c build/pins.txt \
+		--no-annotate --no-header -q -o constraints.txt
+
+clean: ## Remove what builds and tests leave
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .coverage *.egg-info

@@ -1,0 +1,174 @@
+"""Insertion and deletion against closed forms and an independent numpy reference; mutants of the rule must fail both."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from xbench.errors import XbenchError
+from xbench.maps import SaliencyMap
+from xbench.probing import Prober
+from xbench.registry import registry
+
+SIDE = 16
+
+
+class Linear(nn.Module):
+    """Probabilities that are linear in the picture: p(class 0) = sum(w x). Logs undo the softmax."""
+
+    def __init__(self, weights: torch.Tensor) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        p = (x * self.weights).sum(dim=(1, 2, 3)).clamp(1e-12, 1)
+        return torch.stack([p, 1 - p], dim=1).clamp(min=1e-12).log()
+
+
+@pytest.fixture
+def linear():
+    """A picture of ones and weights that sum to .9, so that p(picture) = .9 and p(zero) = 0."""
+    weights = torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).double()
+    weights *= 0.9 / weights.sum()
+    return Linear(weights), torch.ones(1, 3, SIDE, SIDE, dtype=torch.float64), weights.sum(dim=0)
+
+
+def run(spec: str, network: nn.Module, picture: torch.Tensor, native: torch.Tensor, seed: str = "0/i"):
+    metric = registry.metric(spec)()
+    map_ = SaliencyMap(native, (SIDE, SIDE), 0, seed)
+    responses = Prober(network, picture, torch.tensor([0]), 4).run(metric.plan(map_))
+    return metric.score(responses)
+
+
+def reference(share: np.ndarray, map_: np.ndarray, steps: int, inserting: bool) -> tuple[float, list[float]]:
+    """The definition in plain numpy for a linear model: share[y, x] = what a pixel contributes."""
+    order = np.argsort(-map_.flatten(), kind="stable")
+    gone = [share.flatten()[order[: round(i * share.size / steps)]].sum() for i in range(steps + 1)]
+    curve = [g if inserting else share.sum() - g for g in gone]
+    return sum((a + b) / 2 for a, b in itertools.pairwise(curve)) / steps, curve
+
+
+MAPS = {
+    "random": torch.rand(SIDE, SIDE, generator=torch.Generator().manual_seed(1)),
+    "signed": torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(2)),
+    "huge": torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(3)) * 1e30,
+    "tiny": torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(4)) * 1e-30,
+}
+
+
+@pytest.mark.parametrize("kind", sorted(MAPS))
+@pytest.mark.parametrize(("metric", "inserting"), [("deletion", False), ("insertion", True)])
+@pytest.mark.parametrize("steps", [1, 7, 10, 256])
+def test_equals_the_reference(linear, kind, metric, inserting, steps):
+    network, picture, share = linear
+    score = run(f"{metric}(steps=exact({steps}), substrate=zero)", network, picture, MAPS[kind])
+    area, curve = reference(share.numpy(), MAPS[kind].numpy(), steps, inserting)
+    assert score.value == pytest.approx(area, abs=1e-9)
+    assert score.vector == pytest.approx(curve, abs=1e-9)
+
+
+def test_closed_form_of_the_best_order(linear):
+    """Pixel by pixel in the order of the true contributions w: the area is sum of w_(k) (N - k + 1/2) / N for insertion."""
+    network, picture, share = linear
+    weights = np.sort(share.flatten().numpy())[::-1]
+    n = weights.size
+    insertion = float((weights * (n - np.arange(n) - 0.5)).sum() / n)
+    # float32 maps tie where two weights differ by less than an ulp: allow for a swap of neighbours.
+    assert run(f"insertion(steps=exact({n}), substrate=zero)", network, picture, share.float()).value == pytest.approx(
+        insertion, abs=1e-7
+    )
+    assert run(f"deletion(steps=exact({n}))", network, picture, share.float()).value == pytest.approx(0.9 - insertion, abs=1e-7)
+
+
+def test_a_constant_map_scores_the_expectation_over_orders(linear):
+    """For a linear model the expected curve is the straight line between the end points, and its area their mean."""
+    network, picture, _ = linear
+    for metric in ("deletion(steps=exact(8))", "insertion(steps=exact(8), substrate=zero)"):
+        scores = [run(metric, network, picture, torch.zeros(1, 1), f"{seed}/i").value for seed in range(20)]
+        assert np.mean(scores) == pytest.approx(0.45, abs=0.002)
+        single = [
+            run(metric, network, picture, torch.rand(SIDE, SIDE, generator=torch.Generator().manual_seed(s))).value
+            for s in range(20)
+        ]
+        assert np.std(scores) < np.std(single)  # several shifted orders, not one
+
+
+def test_ties_do_not_follow_position():
+    """Half of the pixels tie at 0 and hold all the evidence at the bottom: scan order would find it first or last."""
+    weights = torch.zeros(3, SIDE, SIDE, dtype=torch.float64)
+    weights[:, SIDE - 4 :] = 0.9 / (3 * 4 * SIDE)
+    score = run("deletion(steps=exact(16))", Linear(weights), torch.ones(1, 3, SIDE, SIDE).double(), torch.eye(SIDE))
+    assert 0.35 < score.value < 0.55
+
+
+@given(st.sampled_from([lambda m: 2 * m - 3, torch.sigmoid, lambda m: m**3]), st.integers(0, 5))
+@settings(max_examples=20, deadline=None)
+def test_monotone_transforms_change_nothing(transform, seed):
+    generator = torch.Generator().manual_seed(seed)
+    native = torch.randint(-8, 8, (SIDE, SIDE), generator=generator).float() / 2
+    weights = torch.rand(3, SIDE, SIDE, generator=generator).double() / 800
+    picture = torch.ones(1, 3, SIDE, SIDE).double()
+    a, b = (run("deletion(steps=exact(9))", Linear(weights), picture, m) for m in (native, transform(native)))
+    assert a == b
+
+
+def test_deletion_is_insertion_backwards_of_the_negated_map(linear):
+    network, picture, _ = linear
+    native = MAPS["signed"]
+    down = run("deletion(steps=exact(16))", network, picture, native)
+    up = run("insertion(steps=exact(16), substrate=zero)", network, picture, -native)
+    assert down.vector == pytest.approx(up.vector[::-1], abs=1e-12)
+
+
+def test_normalised_forms(linear):
+    network, picture, share = linear
+    for metric in ("deletion", "insertion"):
+        raw = run(f"{metric}(steps=exact(9), substrate=zero)", network, picture, share.float())
+        scaled = run(f"{metric}_normalised(steps=exact(9), substrate=zero)", network, picture, share.float())
+        assert scaled.value == pytest.approx(raw.value / 0.9)
+        assert scaled.vector == raw.vector
+    flat = Linear(torch.full((3, SIDE, SIDE), 1e-6).double())
+    nothing = run("deletion_normalised(steps=exact(9))", flat, picture, share.float())
+    assert "less than 0.05" in nothing.not_applicable
+
+
+def test_a_step_count_that_does_not_divide_the_pixels_uses_them_all_once(linear):
+    _, _, share = linear
+    (curve,) = registry.metric("deletion(steps=exact(7))")().plan(SaliencyMap(share.float(), (SIDE, SIDE), 0, "s"))
+    sizes = np.diff(curve.counts)
+    assert sum(sizes) == SIDE * SIDE
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("steps", ["exact(0)", "exact(-1)", "exact(2.5)", "exact", "stratified(8)", "exact(true)"])
+def test_wrong_steps_are_named(steps):
+    with pytest.raises(XbenchError, match="is not a protocol of a curve"):
+        registry.metric(f"deletion(steps={steps})")()
+
+
+def test_unknown_substrate_is_named():
+    with pytest.raises(XbenchError, match="unknown substrate 'zeros'; did you mean 'zero'"):
+        registry.metric("deletion(substrate=zeros)")()
+
+
+MUTANTS = {
+    "least salient first": lambda share, map_, steps: reference(share, -map_, steps, False),
+    "end point left out": lambda share, map_, steps: ((c := reference(share, map_, steps, False)[1]) and float(np.mean(c[:-1])), c),
+    "divided by points": lambda share, map_, steps: ((r := reference(share, map_, steps, False))[0] * steps / (steps + 1), r[1]),
+    "plain mean": lambda share, map_, steps: ((c := reference(share, map_, steps, False)[1]) and float(np.mean(c)), c),
+    "by magnitude": lambda share, map_, steps: reference(share, np.abs(map_), steps, False),
+    "rows and columns swapped": lambda share, map_, steps: reference(share, map_.T, steps, False),
+    "inserting": lambda share, map_, steps: reference(share, map_, steps, True),
+}
+
+
+@pytest.mark.parametrize("mutant", sorted(MUTANTS))
+def test_the_reference_tells_mutants_apart(linear, mutant):
+    network, picture, share = linear
+    score = run("deletion(steps=exact(10))", network, picture, MAPS["signed"])
+    wrong, _ = MUTANTS[mutant](share.numpy(), MAPS["signed"].numpy(), 10)
+    assert abs(score.value - wrong) > 1e-4
