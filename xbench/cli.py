@@ -181,7 +181,7 @@ def explain(
     model: Annotated[str, typer.Option(help="A model")] = "efficientnet_lite0",
     method: Annotated[str, typer.Option(help="One or more methods, comma-separated")] = "grad_cam",
     target: Annotated[str | None, typer.Option(help="Class by index, name or WordNet id [the prediction]")] = None,
-    out: Annotated[Path | None, typer.Option(help="PNG to write [IMAGE-explained.png]")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG or JPEG to write [IMAGE-explained.png]")] = None,
     plugin: Plugins = [],
 ) -> None:
     """Explain one picture: a sheet with an overlay per method."""
@@ -197,14 +197,11 @@ def explain(
 
 @app.command()
 def cite(run: Annotated[Path, typer.Argument(help="Run directory")]) -> None:
-    """Print the citation keys of what a run used."""
-    from xbench import workflow
+    """Print BibTeX of all that a run used."""
+    from xbench import citations, workflow
 
     _, manifest = workflow.read(run)
-    for kind in ("methods", "columns"):
-        for name, about in manifest[kind].items():
-            if about["cite"]:
-                print(f"{about['metric'] if kind == 'columns' else name}: {about['cite']}")
+    print("\n\n".join(citations.of_run(manifest)))
 
 
 @app.command()

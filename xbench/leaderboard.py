@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -245,11 +246,11 @@ def _notes(tables: Iterable[Table], manifest: Mapping[str, Any]) -> list[str]:
                     notes.append(f"{where}: only {cell.estimate.n} of {column.items} items; not ranked")
                 if cell.constant and not line.control:
                     notes.append(f"{where}: {cell.constant} constant maps, scored by the expectation over tie orders")
-        few = {
-            cell.estimate.clusters for line in table.lines for cell in line.cells if 0 < cell.estimate.clusters < stats.FEW_CLUSTERS
-        }
+        sizes = {cell.estimate.clusters for line in table.lines for cell in line.cells}
+        few = sorted(size for size in sizes if 0 < size < stats.FEW_CLUSTERS)
         if few:
-            notes.append(f"intervals rest on {min(few)} photographs; below {stats.FEW_CLUSTERS} they are approximate")
+            span = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
+            notes.append(f"95 % intervals rest on {span} source pictures; below {stats.FEW_CLUSTERS} they are approximate")
     return list(dict.fromkeys(notes))
 
 
@@ -279,7 +280,8 @@ def short(cell: Cell) -> str:
 def quality_line(q: Quality) -> str:
     """A sentence on how well the model does on the very items."""
     sources = f", all sources right on {q.sources_correct:.0%}" if q.sources_correct is not None else ""
-    return f"{q.dataset}: {q.items} items, model's accuracy {q.accuracy:.2f}, mean confidence {q.confidence:.2f}{sources}"
+    accuracy = f"accuracy {q.accuracy:.2f} (top-1 among the picture's labels)"
+    return f"{q.dataset}: {q.items} items, the model's {accuracy}, mean confidence in the target {q.confidence:.2f}{sources}"
 
 
 def unbeaten(table: Table) -> list[str]:
@@ -290,6 +292,18 @@ def unbeaten(table: Table) -> list[str]:
             found = [f"{c.control} {c.gain.mean:+.3f} {interval(c.gain)}{MARKS[c.same_grid]}" for c in cell.against if not c.beaten]
             if found:
                 lines.append(f"{line.method}, {column.label}: {'; '.join(found)}")
+    return lines
+
+
+def standing(table: Table) -> list[str]:
+    """One line per column: which controls stand unbeaten, and by how many methods they are not beaten."""
+    lines = []
+    for i, column in enumerate(table.columns):
+        cells = [line.cells[i] for line in table.lines if line.cells[i].against]
+        unbeaten = Counter(c.control for cell in cells for c in cell.against if not c.beaten)
+        if unbeaten:
+            found = ", ".join(f"{control} by {count}" for control, count in unbeaten.most_common())
+            lines.append(f"{column.label} on {column.dataset}: of {len(cells)} methods, not beaten are {found}")
     return lines
 
 
@@ -319,6 +333,7 @@ def to_terminal(board: Leaderboard, width: int = 160) -> list[RenderableType]:
             grid.add_row(name, *cells, rank, *("" if c == "nan" else c for c in cost), style="dim" if line.control else "")
         shown.append(grid)
         shown.extend(Text(quality_line(q)) for q in table.quality)
+        shown.extend(Text(line) for line in standing(table))
         marks = {cell.mark for line in table.lines for cell in line.cells} - {""}
         shown.extend(Text(f"{mark} {LEGEND[mark]}") for mark in sorted(marks))
     shown.extend(Text(note) for note in board.notes)
@@ -345,6 +360,7 @@ def to_markdown(board: Leaderboard, seconds: bool = True) -> str:
             *(f"- {quality_line(q)}" for q in table.quality),
             *(f"- {c.label} ({c.dataset}): {c.protocol}" for c in table.columns),
         ]
+        out += [f"- {text}" for text in standing(table)]
         out += [f"- {mark} {text}" for mark, text in LEGEND.items()] + [f"- {note}" for note in board.notes]
         against = unbeaten(table)
         if against:

@@ -254,8 +254,13 @@ def _describe(
         }
         for m in plan.methods
     }
-    models = {s.model_name: {"digest": s.model.digest, "card": s.model.card} for s, _ in scenes}
-    previous = {name: old.get(name, {}) for name in ("columns", "methods", "models")}
+    cites = {bound.name: bound.info.cite for bound in plan.models}
+    models = {s.model_name: {"digest": s.model.digest, "card": s.model.card, "cite": cites[s.model_name]} for s, _ in scenes}
+    datasets = {
+        s.bound.name: {"revision": s.dataset.revision, "licence": s.bound.info.licence, "cite": s.bound.info.cite}
+        for s, _ in scenes
+    }
+    previous = {name: old.get(name, {}) for name in ("columns", "methods", "models", "datasets")}
     return {
         "format": 1,
         "xbench": _version(),
@@ -272,6 +277,7 @@ def _describe(
         },
         "columns": columns | {k: v for k, v in previous["columns"].items() if k not in columns},
         "methods": methods | {k: v for k, v in previous["methods"].items() if k not in methods},
+        "datasets": datasets | {k: v for k, v in previous["datasets"].items() if k not in datasets},
         "models": models | {k: v for k, v in previous["models"].items() if k not in models},
         "batch_size": {scene.bound.name: scene.batch_size for scene, _ in scenes},
         "seed": plan.suite.seed,
@@ -372,8 +378,8 @@ def read_all(folders: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, Any]]:
     found = [read(folder) for folder in folders]
     manifests = [manifest for _, manifest in found]
     merged: dict[str, Any] = {**manifests[-1], "complete": all(m.get("complete", True) for m in manifests)}
-    for name in ("columns", "methods", "models", "class_names"):
-        merged[name] = {key: value for m in manifests for key, value in m[name].items()}
+    for name in ("columns", "methods", "models", "datasets", "class_names"):
+        merged[name] = {key: value for m in manifests for key, value in m.get(name, {}).items()}
     together = pd.concat([rows for rows, _ in found], ignore_index=True).drop_duplicates(IDENTITY, keep="last")
     return together.sort_values(IDENTITY).reset_index(drop=True), merged
 

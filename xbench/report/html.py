@@ -32,6 +32,7 @@ def render(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], 
         manifest=manifest,
         legend=leaderboard.LEGEND,
         quality_line=leaderboard.quality_line,
+        standing=leaderboard.standing,
         empty=leaderboard.short,
         curves={table.model: _curves(table, rows) for table in board.tables},
         gallery=_gallery(board, rows, manifest, gallery),
@@ -80,11 +81,12 @@ def _gallery(
     """Per kept item: its picture, what was explained, and an overlay per method in the table's order."""
     order = [line.method for table in board.tables for line in table.lines]
     facts = rows.drop_duplicates(["model", "dataset", "item"]).set_index(["model", "dataset", "item"])
+    datasets = list(dict.fromkeys(column.dataset for table in board.tables for column in table.columns))
+    keys = [tuple(key.split("|", 3)) for key in gallery]
+    pictured = [(m, d, i) for m, d, i, method in keys if not method and (m, d, i) in facts.index]
     shown = []
-    for key, picture in gallery.items():
-        model, dataset, item, method = key.split("|", 3)
-        if method or (model, dataset, item) not in facts.index:
-            continue
+    for model, dataset, item in sorted(pictured, key=lambda k: (k[0], datasets.index(k[1]), k[2])):
+        picture = gallery[f"{model}|{dataset}|{item}|"]
         fact = facts.loc[(model, dataset, item), :]
         target = str(int(fact["target"]))
         cells = [

@@ -43,7 +43,7 @@ def data_uri(pixels: Pixels, side: int = 176) -> str:
 
 
 def sheet(rows: Sequence[Sequence[tuple[str, Pixels]]], path: Path) -> None:
-    """Write a sheet of captioned pictures, one list per row, as PNG."""
+    """Write a sheet of captioned pictures, one list per row, in the format of the path's suffix (PNG, JPEG)."""
     from matplotlib.figure import Figure
 
     columns = max(len(row) for row in rows)
@@ -55,4 +55,4 @@ def sheet(rows: Sequence[Sequence[tuple[str, Pixels]]], path: Path) -> None:
             if cell is not None:
                 axis.imshow(cell[1], interpolation="lanczos")
                 axis.set_title(cell[0], fontsize=9)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.08)

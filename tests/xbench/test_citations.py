@@ -1,0 +1,25 @@
+from xbench import citations
+from xbench.registry import KINDS, registry
+
+
+def test_every_plugin_that_ships_cites_a_known_paper():
+    known = citations.bibliography()
+    assert len(known) > 10
+    for kind in KINDS:
+        for id in registry.ids(kind):
+            plugin = registry.get(kind, id)
+            if plugin.info.cite and plugin.module.startswith("xbench."):
+                assert plugin.info.cite in known, id
+
+
+def test_a_run_cites_each_paper_once_and_ones_own_text_as_it_is():
+    manifest = {
+        "methods": {"a": {"cite": "selvaraju2017gradcam"}, "b": {"cite": ""}, "c": {"cite": "our report, 2026"}},
+        "columns": {"k": {"cite": "petsiuk2018rise"}},
+        "datasets": {"d": {"cite": "rauber2017foolbox"}},
+        "models": {"m": {"cite": "selvaraju2017gradcam"}},
+    }
+    found = citations.of_run(manifest)
+    assert len(found) == 4
+    assert found[0].startswith("@inproceedings{selvaraju2017gradcam,")
+    assert found[1] == "% our report, 2026"
