@@ -16,6 +16,7 @@ import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from xbench.data import Batch, Item
+from xbench.engines.local import keep_memory
 from xbench.maps import resize
 from xbench.modelview import Model, ModelView
 from xbench.registry import registry
@@ -49,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
+    keep_memory()
     model, photos = registry.bind("model", "efficientnet_lite0")(), registry.bind("dataset", "photos")()
     print(f"EfficientNet-Lite0, {len(PAIRS)} CAMs, {rounds} rounds")
     for size in (1, 8):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -46,6 +47,19 @@ class Ranking:
 
     row: int
     ranks: Tensor
+
+
+def _descending(values: Tensor) -> Tensor:
+    """Indices of float32 ``[n]`` from largest to smallest, equal values in their given order.
+
+    The same as a stable argsort and several times faster: a value's bits, made to order as integers do, and its index share one
+    64-bit key, so that plain sorting of the keys does it all.
+    """
+    bits = (-values + 0.0).numpy().view(np.int32)  # + 0.0 makes one zero of two
+    ascending = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+    keys = (ascending.astype(np.int64) << 32) | np.arange(len(bits))
+    keys.sort()
+    return torch.from_numpy(keys & 0xFFFFFFFF)
 
 
 class SaliencyMap:
@@ -98,7 +112,7 @@ class SaliencyMap:
             shifts = [round(i * pixels / TIE_ORDERS) for i in range(TIE_ORDERS)]
             orders = [noise.roll(shift) for shift in shifts]
         else:
-            orders = [noise[torch.sort(self.full.flatten()[noise], descending=True, stable=True).indices]]
+            orders = [noise[_descending(self.full.flatten()[noise])]]
         positions = torch.arange(pixels, dtype=torch.int32)
         rankings = []
         for order in orders:

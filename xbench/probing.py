@@ -142,17 +142,24 @@ class Prober:
         for key, places in ends.items():
             for c, p in places:
                 answers[c][p] = self._ends[key]
+        known, ranks = -1, torch.empty(0)
         for batch in _chunks(jobs, self.batch_size):
             for slot, (c, p) in enumerate(batch):
                 curve = curves[c]
                 row = curve.ranking.row
-                shown = curve.ranking.ranks < curve.counts[p]
+                if known != c:
+                    known, ranks = c, self._spread(curve.ranking.ranks)
                 start, end = self._picture(curve.start)[row], self._picture(curve.end)[row]
-                torch.where(shown, end, start, out=self._buffer[slot])
+                torch.where(ranks < curve.counts[p], end, start, out=self._buffer[slot])
             rows = [curves[c].ranking.row for c, _ in batch]
             for (c, p), value in zip(batch, self._forward(rows), strict=True):
                 answers[c][p] = value
         return answers
+
+    def _spread(self, ranks: Tensor) -> Tensor:
+        """Ranks ``[H, W]`` repeated over the channels in the very layout of a picture, where comparing and choosing is fastest."""
+        spread = torch.empty_like(self._buffer[0], dtype=ranks.dtype)
+        return spread.copy_(ranks.expand_as(spread))
 
     def _picture(self, name: str) -> Tensor:
         if name not in self._pictures:

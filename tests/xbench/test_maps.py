@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from xbench.errors import XbenchError
-from xbench.maps import TIE_ORDERS, SaliencyMap, resize, validated
+from xbench.maps import TIE_ORDERS, SaliencyMap, _descending, resize, validated
 
 # Integers keep strictly increasing float transforms strictly increasing.
 grids = hnp.arrays("int16", (4, 5), elements=st.integers(-50, 50)).map(lambda a: torch.from_numpy(a.copy()).float())
@@ -30,6 +31,14 @@ def test_rankings_follow_values_and_are_permutations(native):
 def test_monotone_transforms_leave_rankings_unchanged(native, transform):
     before, after = saliency(native).rankings, saliency(transform(native)).rankings
     assert all(torch.equal(a.ranks, b.ranks) for a, b in zip(before, after, strict=True))
+
+
+@given(hnp.arrays("float32", st.integers(1, 60), elements=st.floats(allow_nan=False, allow_infinity=False, width=32)))
+@settings(max_examples=200, deadline=None)
+def test_descending_equals_a_stable_argsort(array):
+    array = np.concatenate([array, array[: len(array) // 2], [0.0, -0.0, 1e-45, -1e-45]]).astype(np.float32)
+    expected = np.argsort(-array.astype(np.float64), kind="stable")
+    assert _descending(torch.from_numpy(array)).tolist() == expected.tolist()
 
 
 def test_ties_are_broken_by_the_items_seed_never_by_position():
