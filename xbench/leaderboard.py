@@ -265,6 +265,11 @@ def number(value: float, digits: int = 3) -> str:
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
+def count(value: float) -> str:
+    """``2``, ``1.5``; an empty string for NaN."""
+    return f"{value:g}" if math.isfinite(value) else ""
+
+
 def interval(e: Estimate) -> str:
     """``[.60, .77]``."""
     return f"[{number(e.low, 2)}, {number(e.high, 2)}]"
@@ -328,9 +333,9 @@ def to_terminal(board: Leaderboard, width: int = 160) -> list[RenderableType]:
             previous = line.control
             cells = [short(c) if wide else number(c.estimate.mean) + c.mark or short(c) for c in line.cells]
             rank = "" if line.mean_rank is None else f"{line.mean_rank:.1f}"
-            cost = (f"{line.forwards:g}", f"{line.backwards:g}", number(line.seconds))
+            cost = (count(line.forwards), count(line.backwards), number(line.seconds))
             name = line.method + (" (reference)" if line.source == "reference" else "")
-            grid.add_row(name, *cells, rank, *("" if c == "nan" else c for c in cost), style="dim" if line.control else "")
+            grid.add_row(name, *cells, rank, *cost, style="dim" if line.control else "")
         shown.append(grid)
         shown.extend(Text(quality_line(q)) for q in table.quality)
         shown.extend(Text(line) for line in standing(table))
@@ -353,8 +358,8 @@ def to_markdown(board: Leaderboard, seconds: bool = True) -> str:
                 f"`{line.method}`" + (" (control)" if line.control else "") + (" (reference)" if line.source == "reference" else "")
             )
             rank = "" if line.mean_rank is None else f"{line.mean_rank:.1f}"
-            cost = [f"{line.forwards:g}", f"{line.backwards:g}"] + ([number(line.seconds)] if seconds else [])
-            out.append("| " + " | ".join([name, *cells, rank, *cost]).replace("nan", "") + " |")
+            cost = [count(line.forwards), count(line.backwards)] + ([number(line.seconds)] if seconds else [])
+            out.append("| " + " | ".join([name, *cells, rank, *cost]) + " |")
         out += [
             "",
             *(f"- {quality_line(q)}" for q in table.quality),

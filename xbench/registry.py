@@ -8,6 +8,7 @@ Modules are *scanned* for decorators (parsed, not run) so that ids are known at 
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -203,11 +204,12 @@ class Registry:
 
     def add(self, plugin: Plugin) -> None:
         """Register a plug-in. The same file loaded again replaces it; another file with the same id is an error."""
+        self._scan()
         old = self.plugins.get((plugin.kind, plugin.id))
-        if old is not None and old.path.resolve() != plugin.path.resolve():
-            raise XbenchError(
-                f"{plugin.kind} {plugin.id!r} is defined twice, in {old.path} and in {plugin.path}; rename one of them"
-            )
+        module = self.known.get((plugin.kind, plugin.id), plugin.module)
+        if (old is not None and old.path.resolve() != plugin.path.resolve()) or (old is None and module != plugin.module):
+            where = old.path if old is not None else module
+            raise XbenchError(f"{plugin.kind} {plugin.id!r} is defined twice, in {where} and in {plugin.path}; rename one of them")
         self.plugins[plugin.kind, plugin.id] = plugin
         self.known[plugin.kind, plugin.id] = plugin.module
 
@@ -219,7 +221,7 @@ class Registry:
             return Path(str(module.__file__))
         if not path.is_file():
             raise XbenchError(f"plug-in file {file_or_module} does not exist; give the path of a .py file or a module name")
-        name = f"xbench_plugin_{path.stem}"
+        name = f"xbench_plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
         spec = importlib.util.spec_from_file_location(name, path.resolve())
         assert spec is not None
         assert spec.loader is not None

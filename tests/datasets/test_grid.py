@@ -3,9 +3,10 @@ from collections import Counter
 import pytest
 import torch
 
-from xbench import geometry
+from xbench import geometry, workflow
 from xbench.errors import XbenchError
 from xbench.registry import registry
+from xbench.suite import Suite, Track
 
 
 @pytest.fixture
@@ -55,6 +56,26 @@ def test_any_labelled_dataset_can_be_wrapped():
     sample = registry.bind("dataset", "grid(tiny_pictures, n=2, cell=16)")().load("mosaic_0000")
     assert sample.image.shape == (3, 32, 32)
     assert len(sample.sources) == 4
+
+
+def test_a_suite_may_ask_for_mosaics_that_the_model_gets_right(tmp_path):
+    track = Track(dataset="grid(tiny_pictures, n=6, cell=32)", metrics=["grid_pointing"], target="present", view="full")
+    suite = Suite(name="s", version="1", batch_size=4, models=["tiny_net"], methods=["random"], tracks=[track])
+    every = workflow.run(suite, out=tmp_path / "every").rows
+    only = track.model_copy(update={"only": "sources_correct"})
+    right = workflow.run(suite.model_copy(update={"tracks": [only]}), out=tmp_path / "right").rows
+    model, pictures = registry.bind("model", "tiny_net")(), registry.bind("dataset", "tiny_pictures")()
+    mosaics = {e.id: e.clusters for e in registry.bind("dataset", track.dataset)().entries()}
+    known = {}
+    for entry in pictures.entries():
+        sample = pictures.load(entry.id)
+        known[entry.id] = int(model.network(model.inputs([sample.image], "crop")).argmax()) in sample.labels
+    for row in every.itertuples():
+        assert row.sources_correct == all(known[c] for c in mosaics[row.item.partition("#")[0]])
+    assert set(every["status"]) == {"ok"}
+    assert (right["status"] == "ok").tolist() == right["sources_correct"].tolist()
+    assert set(right[right["status"] != "ok"]["reason"]) == {"the model does not get all sources right"}
+    assert set(every["protocol_key"]).isdisjoint(right["protocol_key"])
 
 
 @pytest.mark.parametrize("spec", ["grid(tiny_pictures(n=3))", "grid(photos, n=0)", "grid(photos, cell=0)"])

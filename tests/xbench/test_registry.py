@@ -59,6 +59,15 @@ def test_same_file_again_replaces_other_file_collides(tmp_path):
         registry.load(str(second))
 
 
+def test_a_plugin_that_ships_cannot_be_replaced_in_silence(tmp_path, monkeypatch):
+    """Shipped modules are imported late: the collision is seen before."""
+    monkeypatch.setitem(registry.known, ("method", "ships"), "some.module")
+    mine = tmp_path / "mine.py"
+    mine.write_text(PLUGIN.format(id="ships"))
+    with pytest.raises(XbenchError, match=r"'ships' is defined twice, in some.module and in .*mine.py"):
+        registry.load(str(mine))
+
+
 def test_plugin_files_that_do_not_load(tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("def (")

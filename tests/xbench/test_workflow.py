@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from xbench import keys, workflow
+from xbench.classes import ClassList
 from xbench.errors import XbenchError
 from xbench.registry import registry
 from xbench.store import INFORMATIVE, Store
@@ -229,6 +230,13 @@ def test_a_class_index_out_of_range_is_named(tiny_suite, tmp_path):
     track = Track(dataset="tiny_pictures(bad_label=true)", metrics=["tiny_mass"], target="label")
     with pytest.raises(XbenchError, match=r"item picture_5 has class index 99, but tiny_net has classes 0 to 4"):
         workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
+
+
+def test_classes_of_model_and_dataset_must_agree(tiny_suite, tmp_path, monkeypatch):
+    pictures = registry.get("dataset", "tiny_pictures").make.__globals__["Pictures"]
+    monkeypatch.setattr(pictures, "classes", ClassList(("other",)))
+    with pytest.raises(XbenchError, match="tiny_pictures and tiny_net have different classes"):
+        workflow.run(tiny_suite, out=tmp_path / "run")
 
 
 def test_the_network_is_left_as_it_was_found(done):

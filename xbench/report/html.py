@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +25,7 @@ def render(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("xbench", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"short": leaderboard.number, "interval": leaderboard.interval, "si": _si}
+    environment.filters |= {"short": leaderboard.number, "interval": leaderboard.interval, "count": leaderboard.count}
     return environment.get_template("page.html.j2").render(
         board=board,
         manifest=manifest,
@@ -37,10 +36,6 @@ def render(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], 
         curves={table.model: _curves(table, rows) for table in board.tables},
         gallery=_gallery(board, rows, manifest, gallery),
     )
-
-
-def _si(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:g}" if value < 10 else f"{value:,.0f}"
 
 
 def _curves(table: leaderboard.Table, rows: pd.DataFrame) -> list[Markup]:

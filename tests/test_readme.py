@@ -1,0 +1,86 @@
+"""What the README and the committed reference claim."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from xbench import workflow
+from xbench.leaderboard import number
+
+ROOT = Path(__file__).parent.parent
+METRICS = ["insertion(steps=exact(10))", "deletion(steps=exact(10))", "grid_pointing", "grid_pointing_hit"]
+
+
+@pytest.fixture(scope="module")
+def table():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^\| `([^`]+)`[^|]*\|(.+)\|$", text, re.MULTILINE)
+
+
+def test_the_readmes_table_is_the_reference(table):
+    rows, _ = workflow.reference("quick")
+    means = rows.groupby(["method", "metric"])["value"].mean()
+    assert len(table) == rows["method"].nunique()
+    for method, cells in table:
+        for metric, cell in zip(METRICS, cells.split("|"), strict=True):
+            mean = means[method, metric]
+            assert cell.strip().startswith("n/a" if pd.isna(mean) else number(mean)), (method, metric)
+
+
+def test_the_readmes_method_is_ten_lines_and_loads(tmp_path):
+    from xbench.registry import registry
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n# my_method.py\n(.+?)```", text, re.DOTALL)[1]
+    assert len(code.strip().splitlines()) <= 10
+    path = tmp_path / "my_method.py"
+    path.write_text(code)
+    registry.load(str(path))
+    assert registry.method("my_method").needs == {"feature_maps", "gradients"}
+
+
+def test_the_reference_is_small_whole_and_names_no_machine():
+    folder = ROOT / "results" / "quick"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000
+    rows, manifest = workflow.reference("quick")
+    assert manifest["complete"]
+    assert rows["seconds"].isna().all()
+    assert not {"inputs", "machine", "request"} & set(manifest)
+    assert not any(str(Path.home()) in path.read_text(encoding="utf-8") for path in folder.glob("*.json"))
+
+
+def test_the_reference_is_what_the_code_would_compute():
+    """Its protocols are today's: else a new method would not stand beside it."""
+    from xbench import keys, suite
+    from xbench.registry import registry
+
+    _, manifest = workflow.reference("quick")
+    plan = suite.plan(suite.load(suite.find("quick")), suite.Selection(), registry)
+    today = set()
+    for planned in plan.tracks:
+        track, revision = planned.track, planned.dataset().revision
+        for metric in planned.metrics:
+            key = keys.protocol_key(planned.dataset, revision, track.target, track.only, track.view, metric, workflow.DTYPE)
+            today.add(key)
+    assert today == set(manifest["columns"])
+    assert {m.name for m in plan.methods} == set(manifest["methods"])
+
+
+def test_paired_findings_of_the_reference():
+    """What twenty photographs can show: Grad-CAM beats the noise of its own grid and its own negation on both curves, and noise
+    per pixel on insertion and in mosaics, but not on deletion, where that noise is adversarial."""
+    from xbench import leaderboard
+
+    (table,) = leaderboard.build(*workflow.reference("quick")).tables
+    (line,) = [line for line in table.lines if line.method == "grad_cam"]
+    cells = dict(zip([c.metric for c in table.columns], line.cells, strict=True))
+    beaten = {metric: {c.control: c.beaten for c in cells[metric].against} for metric in METRICS}
+    for metric in METRICS[:2]:
+        assert beaten[metric]["random_grid"]
+        assert beaten[metric]["inverted(grad_cam)"]
+    assert beaten[METRICS[0]]["random"]
+    assert beaten["grid_pointing"]["random"]
+    assert not beaten[METRICS[1]]["random"]
+    assert cells[METRICS[1]].mark == "‡"
