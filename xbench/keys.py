@@ -63,8 +63,18 @@ def libraries(bounds: Iterable[Bound]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in sorted(names - set(sys.stdlib_module_names) - {"xbench"}):
         for distribution in _distributions().get(name, []):
-            found[distribution] = importlib.metadata.version(distribution)
+            found[distribution] = version(distribution)
     return found
+
+
+@functools.cache
+def version(distribution: str) -> str:
+    """The installed version of a distribution.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: there is none.
+    """
+    return importlib.metadata.version(distribution)
 
 
 @functools.cache

@@ -111,19 +111,14 @@ class ModelView:
     Every tensor that it returns is detached. Gradients are those of the target's *logit*.
     """
 
-    def __init__(self, model: Model, prober: Prober | None = None) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model
-        self._prober = prober
+        self.prober: Prober | None = None  # set once the batch's targets are known
         self._home: Tensor | None = None
         self._passes: dict[str, _Pass] = {}
         self._cost = Cost()
         self._charged: set[tuple[int, str]] = set()
         self._inside = False
-
-    def with_prober(self, prober: Prober) -> ModelView:
-        """The same view, able to probe too."""
-        self._prober = prober
-        return self
 
     @property
     def network(self) -> nn.Module:
@@ -150,14 +145,14 @@ class ModelView:
     def probe(self, curves: Sequence[Curve]) -> list[Tensor]:
         """The target's probability along each curve of perturbed inputs of this batch, ``[points]`` each; packed into full
         forward batches. A method that perturbs asks here."""
-        if self._prober is None:
+        if self.prober is None:
             raise XbenchError("this view of the model cannot probe; methods that perturb run inside a benchmark")
         self._inside = True
         try:
-            responses = self._prober.run(curves)
+            responses = self.prober.run(curves)
         finally:
             self._inside = False
-        self._cost.forwards += sum(len(curve.counts) for curve in curves) / self._prober.rows
+        self._cost.forwards += sum(len(curve.counts) for curve in curves) / self.prober.rows
         return responses
 
     @contextmanager

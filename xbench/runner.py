@@ -20,6 +20,7 @@ from torch.nn import functional
 from xbench import keys, maps
 from xbench.data import Batch, Dataset, Item, Sample, Score, Truth
 from xbench.errors import XbenchError
+from xbench.geometry import View
 from xbench.maps import SaliencyMap
 from xbench.modelview import Cost, Model, ModelView
 from xbench.probing import Curve, Prober
@@ -82,19 +83,18 @@ def run_unit(unit: Unit, progress: Callable[[int], None] | None = None) -> tuple
     padded = padded.contiguous(memory_format=scene.model.memory_format)
     batch = Batch(padded, torch.zeros(scene.batch_size, dtype=torch.int64), unit.items, seed=str(scene.seed))
 
-    free = ModelView(scene.model)
-    predicted = free.logits(batch).argmax(dim=1)
+    view = ModelView(scene.model)
+    predicted = view.logits(batch).argmax(dim=1)
     targets = _targets(scene, unit.items, predicted)
-    confidences = free.logits(batch).softmax(dim=1).gather(1, targets[:, None])[:, 0]
+    confidences = view.logits(batch).softmax(dim=1).gather(1, targets[:, None])[:, 0]
     items = tuple(dataclasses.replace(i, target=int(t)) for i, t in zip(unit.items, targets, strict=False))
     batch = dataclasses.replace(batch, targets=targets, items=items)
     truths = [_view(scene, s).truth(s, int(t)) for s, t in zip(samples, targets, strict=False)]
-    prober = Prober(scene.model.network, padded[:count], targets[:count], scene.batch_size, progress)
-    view = free.with_prober(prober)
+    view.prober = Prober(scene.model.network, padded[:count], targets[:count], scene.batch_size, progress)
 
     methods = list(dict.fromkeys(method for method, _ in unit.cells))
     explained = {method: _explain(method, view, batch, truths, scene) for method in methods}
-    scores = _score(unit, explained, truths, prober)
+    scores = _score(unit, explained, truths, view.prober)
 
     rows = []
     for i, (item, sample) in enumerate(zip(items, samples, strict=True)):
@@ -123,8 +123,8 @@ def _inputs(scene: Scene, samples: Sequence[Sample]) -> Tensor:
         ) from error
 
 
-def _view(scene: Scene, sample: Sample) -> Any:
-    return scene.model.preprocessing.view(scene.track.view, *sample.image.shape[-2:])
+def _view(scene: Scene, sample: Sample) -> View:
+    return scene.model.preprocessing.view(scene.track.view, sample.image.shape[-2], sample.image.shape[-1])
 
 
 def _targets(scene: Scene, items: Sequence[Item], predicted: Tensor) -> Tensor:

@@ -125,8 +125,7 @@ class Store:
 
     def clear(self) -> None:
         """Forget everything (``--fresh``)."""
-        paths = [self.folder / "manifest.json", *self.folder.glob("*.parquet"), *self.folder.glob("*.safetensors")]
-        for path in [*paths, *self.parts.glob("*.*")]:
+        for path in [self.folder / "manifest.json", *self._files("parquet"), *self._files("safetensors")]:
             path.unlink(missing_ok=True)
 
     # -- reading -----------------------------------------------------------------------------------------------------------
@@ -166,7 +165,8 @@ class Store:
 
     def _files(self, kind: str) -> list[Path]:
         """Whole files of a kind from oldest to newest."""
-        return [*sorted(self.folder.glob(f"*.{kind}")), *sorted(self.parts.glob(f"*.{kind}"))]
+        merged = self.folder / {"parquet": "rows.parquet", "safetensors": "gallery.safetensors"}[kind]
+        return [*([merged] if merged.is_file() else []), *sorted(self.parts.glob(f"*.{kind}"))]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -160,6 +160,9 @@ def plan(suite: Suite, chosen: Selection, registry: Registry) -> Plan:
         wanted = [m for m in track.metrics if chosen.metrics is None or _named(m, chosen.metrics)]
         if wanted:
             metrics = tuple(_unique(registry.metric(m) for m in wanted))
+            for metric in metrics:
+                if metric.info.kind == "faithfulness":
+                    metric()  # checks its parameters now rather than after the first explanations
             tracks.append(PlannedTrack(_as(BoundDataset, dataset), metrics, track, track.batch_size or suite.batch_size))
     _check_selection("dataset", chosen.datasets, [t.dataset for t in suite.tracks], suite)
     _check_selection("metric", chosen.metrics, [m for t in suite.tracks for m in t.metrics], suite)

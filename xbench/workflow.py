@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
@@ -91,7 +92,8 @@ def run(
     chosen = suite_name if isinstance(suite_name, Suite) else suite.load(suite.find(suite_name))
     store = Store(out or Path("results/runs") / chosen.name)
     plugin_files = {name: _plugin_digest(name) for name in plugins}
-    request = {"suite": chosen.model_dump(), "selection": dataclasses.asdict(selection), "plugins": plugin_files}
+    asked = {"suite": chosen.model_dump(), "selection": dataclasses.asdict(selection), "plugins": plugin_files}
+    request = json.loads(json.dumps(asked))  # as the manifest gives it back
     with store.lock():
         if fresh:
             store.clear()
@@ -311,7 +313,7 @@ def _inputs_unchanged(manifest: dict[str, Any]) -> bool:
         if path.stat().st_mtime_ns != modified and keys.file_digest(path) != sha256:
             return False
     try:
-        return all(importlib.metadata.version(name) == version for name, version in manifest["libraries"].items())
+        return all(keys.version(name) == version for name, version in manifest["libraries"].items())
     except importlib.metadata.PackageNotFoundError:
         return False
 
@@ -337,12 +339,12 @@ def _plugin_digest(name: str) -> str:
 
 
 def _core_libraries() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in CORE_LIBRARIES}
+    return {name: keys.version(name) for name in CORE_LIBRARIES}
 
 
 def _version() -> str:
     try:
-        return importlib.metadata.version("xbench-xai")
+        return keys.version("xbench-xai")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
 

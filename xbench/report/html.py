@@ -75,14 +75,14 @@ def _gallery(
 ) -> list[dict[str, Any]]:
     """Per kept item: its picture, what was explained, and an overlay per method in the table's order."""
     order = [line.method for table in board.tables for line in table.lines]
-    facts = rows.drop_duplicates(["model", "dataset", "item"]).set_index(["model", "dataset", "item"])
+    facts = rows.drop_duplicates(["model", "dataset", "item"]).set_index(["model", "dataset", "item"]).to_dict("index")
     datasets = list(dict.fromkeys(column.dataset for table in board.tables for column in table.columns))
     keys = [tuple(key.split("|", 3)) for key in gallery]
-    pictured = [(m, d, i) for m, d, i, method in keys if not method and (m, d, i) in facts.index]
+    pictured = [(m, d, i) for m, d, i, method in keys if not method and (m, d, i) in facts]
     shown = []
     for model, dataset, item in sorted(pictured, key=lambda k: (k[0], datasets.index(k[1]), k[2])):
         picture = gallery[f"{model}|{dataset}|{item}|"]
-        fact = facts.loc[(model, dataset, item), :]
+        fact = facts[model, dataset, item]
         target = str(int(fact["target"]))
         cells = [
             (name, pictures.data_uri(pictures.overlay(picture, gallery[f"{model}|{dataset}|{item}|{name}"])))
