@@ -50,6 +50,7 @@ reference: setup ## Finish the run of the suite quick and publish it to results/
 
 constraints: setup ## Resolve constraints.txt anew
 	$(BIN)/python -m pip install -q uv
+	mkdir -p build
 	printf 'torch==2.14.1\ntorchvision==0.29.1\n' > build/pins.txt
 	$(BIN)/uv pip compile pyproject.toml --all-extras --upgrade --python-version 3.11 -c build/pins.txt \
 		--no-annotate --no-header -q -o constraints.txt

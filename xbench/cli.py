@@ -91,7 +91,8 @@ def show(
             shown = ", ".join(sorted(value)) if isinstance(value, frozenset) else value
             if shown not in ("", None):
                 print(f"  {key}: {shown}")
-        print(f"  signature: {plugin_.id}{inspect.signature(plugin_.make)}".replace("model: 'ModelView', batch: 'Batch', ", ""))
+        for p in plugin_.parameters:
+            print(f"  parameter {p.name}: {p.annotation}" + ("" if p.default is p.empty else f", default {p.default}"))
         print(f"  source: {plugin_.module}")
 
 

@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 import types
 import typing
@@ -106,7 +107,16 @@ class Plugin:
 
     @property
     def summary(self) -> str:
-        return (inspect.getdoc(self.make) or "").partition("\n")[0]
+        """The first sentence of its docstring."""
+        paragraph = " ".join((inspect.getdoc(self.make) or "").partition("\n\n")[0].split())
+        return re.split(r"(?<=\.) (?=[A-Z])", paragraph)[0]
+
+    @property
+    def parameters(self) -> list[inspect.Parameter]:
+        """What a spec string can give: the signature without what the harness passes."""
+        found = list(inspect.signature(self.make).parameters.values())
+        found = found if inspect.isclass(self.make) else found[_SKIP[self.kind] :]
+        return found[1:] if self.prefix else found
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,12 +310,10 @@ class Registry:
         """
         spec = parse(spec) if isinstance(spec, str) else spec
         plugin = self.get(kind, spec.name)
-        parameters = list(inspect.signature(plugin.make).parameters.values())
-        if not inspect.isclass(plugin.make):
-            parameters = parameters[_SKIP[kind] :]
+        parameters = plugin.parameters
         params: dict[str, Any] = {}
         if plugin.prefix:
-            params[parameters.pop(0).name] = spec.name.removeprefix(plugin.prefix)
+            params["name"] = spec.name.removeprefix(plugin.prefix)
         named = {p.name: p for p in parameters}
         if len(spec.args) > len(parameters):
             raise XbenchError(f"{kind} {spec.name} takes at most {len(parameters)} arguments, not {len(spec.args)}: {spec}")
@@ -406,7 +414,7 @@ def method(
     """Register a saliency method: a function (ModelView, Batch, **params) -> Tensor [B, h, w], higher = more evidence.
 
     ``id`` is a string literal; ``prefix/<Name>`` registers a family whose function takes the member's name as its third
-    argument and whose ``names()`` lists the members. See MethodInfo for the rest.
+    argument, called ``name``, and whose ``names()`` lists the members. See MethodInfo for the rest.
     """
     return _register("method", id, MethodInfo(frozenset(needs), control, grid, cite), names)
 

@@ -269,7 +269,7 @@ def test_killed_at_random_moments_the_rows_are_those_of_an_undisturbed_run(done,
         parts, seen = out / "parts", len(list((out / "parts").glob("*"))) if out.exists() else 0
         while process.poll() is None and (not parts.exists() or len(list(parts.glob("*"))) <= seen):
             time.sleep(0.001)  # until this process has written something: then it is in the middle of the work
-        time.sleep(source.random() * 0.02)
+        time.sleep(source.random() * 0.005)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
