@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from xbench.leaderboard import Leaderboard
 
 app = typer.Typer(
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     help="How good are this model's explanations, and did they just get worse?",
 )
+_WrongOption: type[Exception] = typer.BadParameter.__mro__[2]  # click's base of such errors, which typer does not export
 KINDS = ("methods", "metrics", "datasets", "models", "suites")
 
 Plugins = Annotated[list[str], typer.Option("--plugin", help="A plug-in file or module to load first; may be repeated.")]
@@ -264,14 +264,19 @@ def _write(path: Path, text: str) -> None:
 
 def cli() -> None:
     """The console script: errors are one line and exit code 2; a traceback only with --debug."""
-    arguments = [a for a in sys.argv[1:] if a != "--debug"]  # allowed anywhere
+    arguments = [a for a in sys.argv[1:] if a != "--debug"] or ["--help"]  # --debug is allowed anywhere
     try:
-        app(arguments)
+        sys.exit(app(arguments, prog_name="xbench", standalone_mode=False))
     except XbenchError as error:
         if "--debug" in sys.argv:
             raise
         print(f"xbench: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         print("\nxbench: interrupted; start the same command again to continue", file=sys.stderr)
         sys.exit(130)
+    except _WrongOption as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", "xbench")
+        message = getattr(error, "format_message", error.__str__)().rstrip(".")
+        print(f"xbench: {message}; see {command} --help", file=sys.stderr)
+        sys.exit(2)

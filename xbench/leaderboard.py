@@ -140,9 +140,10 @@ def build(
     if reference is not None:
         other, about = reference
         mine = set(zip(rows["model"], rows["protocol_key"], rows["method"], strict=True))
-        triples = zip(other["model"], other["protocol_key"], other["method"], strict=True)
-        columns = {(model, key) for model, key, _ in mine}
-        keep = [t not in mine and (t[0], t[1]) in columns for t in triples]
+        items = set(zip(rows["model"], rows["protocol_key"], rows["item"], strict=True))
+        theirs = zip(other["model"], other["protocol_key"], other["method"], other["item"], strict=True)
+        # Of a method that the run lacks, and of the run's own items only: a limited run is compared on equal terms.
+        keep = [(model, key, method) not in mine and (model, key, item) in items for model, key, method, item in theirs]
         if any(keep):
             rows = pd.concat([rows, other[keep].assign(source="reference")], ignore_index=True)
         described["methods"] = {**about["methods"], **described["methods"]}
@@ -334,7 +335,7 @@ def to_terminal(board: Leaderboard, width: int = 160) -> list[RenderableType]:
             cells = [short(c) if wide else number(c.estimate.mean) + c.mark or short(c) for c in line.cells]
             rank = "" if line.mean_rank is None else f"{line.mean_rank:.1f}"
             cost = (count(line.forwards), count(line.backwards), number(line.seconds))
-            name = line.method + (" (reference)" if line.source == "reference" else "")
+            name = line.method + (" (ref)" if line.source == "reference" else "")
             grid.add_row(name, *cells, rank, *cost, style="dim" if line.control else "")
         shown.append(grid)
         shown.extend(Text(quality_line(q)) for q in table.quality)

@@ -208,7 +208,7 @@ def _disk(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException, safetensors.SafetensorError) as error:
-        number = re.search(r"\[errno (\d+)\]", str(error), re.IGNORECASE)  # how Arrow and safetensors pass it on
+        number = re.search(r"(?:\[errno|os error) (\d+)", str(error))  # how Arrow and safetensors pass it on
         known = error.strerror if isinstance(error, OSError) else None
         reason = os.strerror(int(number[1])) if number else known or str(error).splitlines()[0]
         raise XbenchError(f"cannot write {path}: {reason}; free some space, or choose another --out") from error

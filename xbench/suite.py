@@ -188,7 +188,8 @@ def _named(spec: str, wanted: Sequence[str]) -> bool:
 def _check_selection(kind: str, wanted: Sequence[str] | None, present: Sequence[str], suite: Suite) -> None:
     for name in wanted or []:
         if not any(_named(spec, [name]) for spec in present):
-            raise XbenchError(f"suite {suite.name} has no {kind} {name!r}{did_you_mean(name, present)}")
+            ids = [parse(spec).name for spec in present]
+            raise XbenchError(f"suite {suite.name} has no {kind} {name!r}{did_you_mean(name, ids)}")
 
 
 def _unique(bounds: Any) -> list[Any]:

@@ -90,6 +90,10 @@ def test_a_finished_run_imports_no_torch(here, tiny_plugin):
         (("run", "mine.toml", "--methods", "tiny_broken"), "method tiny_broken returned NaN or infinite maps"),
         (("run", "wrong.toml"), "line 4: unknown key 'batchsize'; did you mean 'batch_size'?"),
         (("run", "absent.toml"), "does not exist"),
+        (("run", "mine.toml", "--nosuch"), "No such option: --nosuch"),
+        (("run", "mine.toml", "--limit", "0"), "Invalid value for '--limit'"),
+        (("run", "mine.toml", "--metrics", "tiny_mas"), "has no metric 'tiny_mas'; did you mean 'tiny_mass'?"),
+        (("nosuch",), "No such command 'nosuch'"),
         (("run", "mine.toml", "--plugin", "absent.py"), "plug-in file absent.py does not exist"),
         (("leaderboard", "."), "is not a run directory"),
         (("leaderboard", "run", "--format", "htlm"), "unknown format 'htlm'; did you mean 'html'?"),
@@ -107,7 +111,7 @@ def test_errors_are_one_line_and_exit_code_2(here, tiny_plugin, arguments, messa
     Image.new("RGB", (40, 40)).save(here / "p.png")
     if arguments[0] == "leaderboard":
         xbench("run", "mine.toml", "--plugin", tiny_plugin, "--out", "run", cwd=here)
-    extra = () if arguments[0] == "leaderboard" or "--plugin" in arguments else ("--plugin", tiny_plugin)
+    extra = () if arguments[0] in ("leaderboard", "nosuch") or "--plugin" in arguments else ("--plugin", tiny_plugin)
     done = xbench(*arguments, *extra, cwd=here)
     assert done.returncode == 2, done.stdout + done.stderr
     last = done.stderr.strip().splitlines()[-1]

@@ -141,6 +141,15 @@ def test_reference_rows_fill_in_what_the_run_lacks(values):
     assert len(cell(board, "weak", "up").against) == 2
 
 
+def test_a_limited_run_is_compared_with_the_reference_on_its_own_items(values):
+    mine = rows({key: v[:10] for key, v in values.items() if key[0] == "weak"})
+    board = leaderboard.build(mine, MANIFEST, (rows(values), MANIFEST))
+    assert {c.items for c in board.tables[0].columns} == {10}
+    assert cell(board, "good", "up").estimate.n == 10
+    assert cell(board, "weak", "up").rank == 2
+    assert not any("only" in note for note in board.notes)
+
+
 def test_every_form_has_every_method(board):
     forms = [leaderboard.to_markdown(board), leaderboard.to_csv(board), leaderboard.to_json(board)]
     assert all(method in form for method in ("good", "weak", "noise", "truth") for form in forms)

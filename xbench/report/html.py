@@ -49,16 +49,16 @@ def _curves(table: leaderboard.Table, rows: pd.DataFrame) -> list[Markup]:
             continue
         figure = Figure(figsize=(5.6, 3.4), layout="constrained")
         axis = figure.subplots()
-        shown = [line for line in table.lines if not line.control][:CURVES_SHOWN] + [line for line in table.lines if line.control]
-        for line in shown:
-            group = mine[mine["method"] == line.method]
-            if group.empty:
-                continue
-            mean = np.stack(group["vector"].to_list()).mean(axis=0)
+        curves = {method: np.stack(group["vector"].to_list()).mean(axis=0) for method, group in mine.groupby("method")}
+        present = [line for line in table.lines if line.method in curves]
+        best = [line for line in present if not line.control][:CURVES_SHOWN]
+        for line in best + [line for line in present if line.control]:
+            mean = curves[line.method]
             style = {"color": "0.6", "linestyle": "--", "linewidth": 0.9} if line.control else {"linewidth": 1.6}
             axis.plot(np.linspace(0, 1, len(mean)), mean, label=None if line.control else line.method, **style)
         axis.set(xlabel="share of pixels", ylabel="mean probability of the target", title=f"{column.label} ({column.dataset})")
-        axis.legend(fontsize=7, frameon=False)
+        if best:
+            axis.legend(fontsize=7, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
