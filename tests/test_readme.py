@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from xbench import workflow
-from xbench.leaderboard import number
+from xbench.report.tables import number
 
 ROOT = Path(__file__).parent.parent
 METRICS = ["insertion(steps=exact(10))", "deletion(steps=exact(10))", "grid_pointing", "grid_pointing_hit"]
@@ -62,7 +62,7 @@ def test_the_reference_is_what_the_code_would_compute():
     for planned in plan.tracks:
         track, revision = planned.track, planned.dataset().revision
         for metric in planned.metrics:
-            key = keys.protocol_key(planned.dataset, revision, track.target, track.only, track.view, metric, workflow.DTYPE)
+            key = keys.protocol_key(planned.dataset, revision, track.target, track.only, track.view, metric, keys.DTYPE)
             today.add(key)
     assert today == set(manifest["columns"])
     assert {m.name for m in plan.methods} == set(manifest["methods"])

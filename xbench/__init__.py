@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from xbench.errors import XbenchError
     from xbench.maps import SaliencyMap
     from xbench.modelview import Model, ModelView, Preprocessing
+    from xbench.plugins import Method
     from xbench.probing import Curve
-    from xbench.registry import Method, dataset, method, metric, model
+    from xbench.registry import dataset, method, metric, model
     from xbench.specs import Spec
 
 _HOME = {
@@ -27,7 +28,8 @@ _HOME = {
     "xbench.maps": ["SaliencyMap"],
     "xbench.modelview": ["Model", "ModelView", "Preprocessing"],
     "xbench.probing": ["Curve"],
-    "xbench.registry": ["Method", "dataset", "method", "metric", "model"],
+    "xbench.plugins": ["Method"],
+    "xbench.registry": ["dataset", "method", "metric", "model"],
     "xbench.specs": ["Spec"],
 }
 _WHERE = {name: home for home, names in _HOME.items() for name in names}

@@ -70,7 +70,7 @@ def show(
     """Show what a plug-in is, its parameters and what it declares."""
     import inspect
 
-    from xbench.registry import KINDS as kinds
+    from xbench.plugins import KINDS as kinds
     from xbench.registry import registry
     from xbench.specs import parse
 
@@ -141,10 +141,11 @@ def leaderboard_(
     """Show the leaderboard of one or more runs, finished or not."""
     from xbench import leaderboard, workflow
     from xbench.errors import did_you_mean
+    from xbench.report import tables
 
     rows, manifest = workflow.read_all(runs)
     board = leaderboard.build(rows, manifest)
-    renderers = {"csv": leaderboard.to_csv, "md": leaderboard.to_markdown, "json": leaderboard.to_json}
+    renderers = {"csv": tables.to_csv, "md": tables.to_markdown, "json": tables.to_json}
     if format == "table" and out is None:
         _print(board)
         return
@@ -211,7 +212,7 @@ def doctor() -> None:
     import importlib.metadata
     import platform
 
-    from xbench.registry import KINDS as kinds
+    from xbench.plugins import KINDS as kinds
     from xbench.registry import registry
 
     print(f"python {platform.python_version()} on {platform.platform()}")
@@ -249,10 +250,10 @@ def _html(board: Leaderboard, rows: Any, manifest: Any, *folders: Path) -> str:
 def _print(board: Leaderboard) -> None:
     from rich.console import Console
 
-    from xbench import leaderboard
+    from xbench.report import tables
 
     console = Console() if sys.stdout.isatty() else Console(width=160, color_system=None)
-    for part in leaderboard.to_terminal(board, console.width):
+    for part in tables.to_terminal(board, console.width):
         console.print(part)
 
 

@@ -16,10 +16,13 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from xbench.registry import Bound, BoundDataset, Metric
+from xbench.plugins import Bound, BoundDataset, Metric
 
 # Modules of the core whose rules a value depends on. An edit of one of them makes every row new.
 RULES = ("data", "geometry", "maps", "modelview", "probing", "runner")
+# Libraries of the core that values depend on; those of plug-ins are found from their imports.
+CORE_LIBRARIES = ("numpy", "pillow", "torch")
+DTYPE = "float32"
 KEY_LENGTH = 20  # hex digits: 80 bits, no collision to fear below 10^10 rows
 
 
@@ -65,6 +68,11 @@ def libraries(bounds: Iterable[Bound]) -> dict[str, str]:
         for distribution in _distributions().get(name, []):
             found[distribution] = version(distribution)
     return found
+
+
+def core_libraries() -> dict[str, str]:
+    """Distribution -> version of the core's own."""
+    return {name: version(name) for name in CORE_LIBRARIES}
 
 
 @functools.cache

@@ -14,190 +14,18 @@ import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
-import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from xbench.errors import XbenchError, did_you_mean
+from xbench.plugins import BOUND, KINDS, Bound, DatasetInfo, Info, Kind, Method, MethodInfo, Metric, MetricInfo, ModelInfo, Plugin
 from xbench.specs import Spec, Value, parse
 
-Kind = Literal["method", "metric", "dataset", "model"]
-KINDS: tuple[Kind, ...] = typing.get_args(Kind)
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class MethodInfo:
-    """What a saliency method declares.
-
-    needs: capabilities of the model (``feature_maps``, ``gradients``, ...) and ``truth``, which only the oracle may ask for.
-    control: a floor (or ceiling) row, set apart in leaderboards and never ranked.
-    grid: the granularity it is comparable with; ``any`` for controls that have none of their own.
-    """
-
-    needs: frozenset[str] = frozenset()
-    control: bool = False
-    grid: Literal["own", "any"] = "own"
-    cite: str = ""
-
-
-@dataclass(frozen=True)
-class MetricInfo:
-    """What a metric declares.
-
-    kind: ``ground_truth`` is a function (maps [M, H, W], Truth) -> values [M]; ``faithfulness`` is a class with
-        ``plan(map) -> curves`` and ``score(responses) -> Score``.
-    version: raised whenever a value can change; rows of two versions never share a column.
-    direction: ``higher`` or ``lower`` is better. range: bounds of a value. chance: what an uninformed map scores, in words.
-    needs: the truth it reads (``mask``, ``boxes``). frame: where maps and truth meet. reduce: how rows become the table's figure.
-    """
-
-    kind: Literal["ground_truth", "faithfulness"]
-    version: str
-    direction: Literal["higher", "lower"]
-    range: tuple[float, float] = (0.0, 1.0)
-    chance: str = ""
-    needs: frozenset[str] = frozenset()
-    frame: Literal["input"] = "input"
-    reduce: Literal["mean"] = "mean"
-    cite: str = ""
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What a dataset declares: ``provides`` is the truth of its items (``mask``, ``boxes``); licence of its pictures."""
-
-    provides: frozenset[str] = frozenset()
-    licence: str = ""
-    cite: str = ""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a model declares: licence of its weights, and the source."""
-
-    licence: str = ""
-    cite: str = ""
-
-
-Info = MethodInfo | MetricInfo | DatasetInfo | ModelInfo
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """One registered function or class. ``names`` lists the members of a family such as ``gradcam/<ClassName>``."""
-
-    kind: Kind
-    id: str
-    make: Callable[..., Any]
-    info: Info
-    module: str
-    path: Path
-    names: Callable[[], list[str]] | None = None
-
-    @property
-    def prefix(self) -> str | None:
-        """``gradcam/`` for the family ``gradcam/<ClassName>``, None for a single plug-in."""
-        return self.id.partition("<")[0] if "<" in self.id else None
-
-    @property
-    def summary(self) -> str:
-        """The first sentence of its docstring."""
-        paragraph = " ".join((inspect.getdoc(self.make) or "").partition("\n\n")[0].split())
-        return re.split(r"(?<=\.) (?=[A-Z])", paragraph)[0]
-
-    @property
-    def parameters(self) -> list[inspect.Parameter]:
-        """What a spec string can give: the signature without what the harness passes."""
-        found = list(inspect.signature(self.make).parameters.values())
-        found = found if inspect.isclass(self.make) else found[_SKIP[self.kind] :]
-        return found[1:] if self.prefix else found
-
-
-@dataclass(frozen=True, eq=False)
-class Bound:
-    """A plug-in with its parameters: what a spec string resolves to. Calling it calls the plug-in with them."""
-
-    plugin: Plugin
-    spec: Spec
-    params: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The canonical spec string: parameters in signature order, defaults left out."""
-        return str(self.spec)
-
-    @property
-    def inner(self) -> list[Bound]:
-        """The plug-ins that this one wraps."""
-        return [p for p in self.params.values() if isinstance(p, Bound)]
-
-    @property
-    def all_params(self) -> dict[str, str]:
-        """Every parameter with its value, defaults included, as text: part of keys."""
-        return {k: v.name if isinstance(v, Bound) else str(v) for k, v in self.params.items()}
-
-    def __call__(self, *args: Any) -> Any:
-        built = {k: v() if isinstance(v, BoundDataset) else v for k, v in self.params.items()}
-        return self.plugin.make(*args, **built)
-
-
-class Method(Bound):
-    """A bound saliency method: ``method(model, batch) -> Tensor [B, h, w]``. Annotate a wrapper's argument with it."""
-
-    xbench_kind = "method"
-
-    @property
-    def info(self) -> MethodInfo:
-        assert isinstance(self.plugin.info, MethodInfo)
-        return self.plugin.info
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What it and the methods that it wraps need."""
-        return self.info.needs.union(*(m.needs for m in self.inner if isinstance(m, Method)))
-
-
-class Metric(Bound):
-    """A bound metric; see MetricInfo for the two kinds."""
-
-    xbench_kind = "metric"
-
-    @property
-    def info(self) -> MetricInfo:
-        assert isinstance(self.plugin.info, MetricInfo)
-        return self.plugin.info
-
-
-class BoundDataset(Bound):
-    """A bound dataset: calling it builds the Dataset."""
-
-    xbench_kind = "dataset"
-
-    @property
-    def info(self) -> DatasetInfo:
-        assert isinstance(self.plugin.info, DatasetInfo)
-        return self.plugin.info
-
-
-class BoundModel(Bound):
-    """A bound model: calling it loads the Model."""
-
-    xbench_kind = "model"
-
-    @property
-    def info(self) -> ModelInfo:
-        assert isinstance(self.plugin.info, ModelInfo)
-        return self.plugin.info
-
-
-_BOUND: dict[Kind, type[Bound]] = {"method": Method, "metric": Metric, "dataset": BoundDataset, "model": BoundModel}
-_SKIP: dict[Kind, int] = {"method": 2, "metric": 2, "dataset": 0, "model": 0}  # arguments that the harness passes
 
 
 class Registry:
@@ -340,7 +168,7 @@ class Registry:
                     args.append(value)
                 else:
                     kwargs.append((name, value))
-        return _BOUND[kind](plugin, Spec(spec.name, tuple(args), tuple(kwargs)), params)
+        return BOUND[kind](plugin, Spec(spec.name, tuple(args), tuple(kwargs)), params)
 
     def method(self, spec: str | Spec) -> Method:
         return typing.cast(Method, self.bind("method", spec))

@@ -23,8 +23,8 @@ from xbench.errors import XbenchError
 from xbench.geometry import View
 from xbench.maps import SaliencyMap
 from xbench.modelview import Cost, Model, ModelView
+from xbench.plugins import BoundDataset, Method, Metric
 from xbench.probing import Curve, Prober
-from xbench.registry import BoundDataset, Method, Metric
 from xbench.suite import Track
 
 GALLERY_PIXELS = 224  # longest side of what the report's gallery keeps
@@ -45,6 +45,10 @@ class Scene:
     protocols: dict[str, str]  # metric name -> protocol key
     prefixes: dict[tuple[str, str], str]  # (method, metric) -> what its cache keys begin with
     sources: dict[str, bool] = field(default_factory=dict)  # source picture -> the model gets it right
+
+    def items(self, limit: int | None) -> list[Item]:
+        """The track's items, or the first ones only."""
+        return self.dataset.items(self.track.target)[:limit]
 
     def cache_key(self, method: str, metric: str, item: str) -> str:
         return hashlib.sha256(f"{self.prefixes[method, metric]}/{item}".encode()).hexdigest()[: keys.KEY_LENGTH]

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xbench.errors import XbenchError, did_you_mean
-from xbench.registry import BoundDataset, BoundModel, Method, Metric, Registry
+from xbench.plugins import BoundDataset, BoundModel, Method, Metric
+from xbench.registry import Registry
 from xbench.specs import parse, split
 
 

@@ -7,10 +7,8 @@ weights, pictures) and versions of every library. Nothing is imported or loaded 
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import os
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -19,18 +17,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from xbench import keys, leaderboard, suite
+from xbench import keys, leaderboard, manifests, suite
 from xbench.errors import XbenchError
-from xbench.registry import Bound, registry
+from xbench.registry import registry
+from xbench.report import tables
 from xbench.store import IDENTITY, Store
 from xbench.suite import Plan, PlannedTrack, Selection, Suite
 
 if TYPE_CHECKING:
     from xbench.runner import Scene, Unit
-
-DTYPE = "float32"
-# Libraries of the core that values depend on; those of plug-ins are found from their imports.
-CORE_LIBRARIES = ("numpy", "pillow", "torch")
 
 
 class Progress(Protocol):
@@ -98,8 +93,8 @@ def run(
         if fresh:
             store.clear()
         manifest = store.manifest()
-        if manifest.get("complete") and manifest.get("request") == request and _inputs_unchanged(manifest):
-            return Outcome(store.folder, _selected(store.rows(), manifest), manifest, 0)
+        if manifest.get("complete") and manifest.get("request") == request and manifests.inputs_unchanged(manifest):
+            return Outcome(store.folder, manifests.selected(store.rows(), manifest), manifest, 0)
         return _run(chosen, selection, request, plugins, store, manifest, threads, progress)
 
 
@@ -124,7 +119,7 @@ def _run(
     scenes = _open(plan)
     expected = {k for scene, planned in scenes for k in _cache_keys(scene, planned, plan)}
     units = _missing(scenes, plan, expected - store.cache_keys())
-    manifest = _describe(plan, scenes, request, old, loaded)
+    manifest = manifests.describe(plan, scenes, request, old, loaded)
     store.write_manifest(manifest | {"complete": False})
     computed, total = 0, sum(len(u.items) * len(u.cells) for u in units)
     if units:
@@ -134,13 +129,22 @@ def _run(
             computed += len(rows)
             progress.finish_unit(done, len(units))
     merged = store.compact(expected)
-    manifest["class_names"] = _class_names(merged, scenes, old)
+    manifest["class_names"] = manifests.class_names(merged, scenes, old)
     manifest["complete"] = True
     store.write_manifest(manifest)
-    return Outcome(store.folder, _selected(merged, manifest), manifest, computed)
+    return Outcome(store.folder, manifests.selected(merged, manifest), manifest, computed)
 
 
 # -- planning --------------------------------------------------------------------------------------------------------------
+
+
+def _plugin_digest(name: str) -> str:
+    path = Path(name)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise XbenchError(f"plug-in file {name} does not exist; give the path of a .py file or a module name")
+        return keys.file_digest(path)
+    return "module"
 
 
 def _open(plan: Plan) -> list[tuple[Scene, PlannedTrack]]:
@@ -156,13 +160,13 @@ def _open(plan: Plan) -> list[tuple[Scene, PlannedTrack]]:
             if not dataset.classes.same_as(model.classes):
                 raise XbenchError(f"{planned.dataset.name} and {bound.name} have different classes; choose a model for its classes")
             protocol = {
-                m.name: keys.protocol_key(planned.dataset, dataset.revision, track.target, track.only, track.view, m, DTYPE)
+                m.name: keys.protocol_key(planned.dataset, dataset.revision, track.target, track.only, track.view, m, keys.DTYPE)
                 for m in planned.metrics
             }
             prefixes = {
                 (method.name, metric.name): keys.digest(
                     keys.rules_digest(),
-                    keys.libraries([method, metric, bound, planned.dataset]) | _core_libraries(),
+                    keys.libraries([method, metric, bound, planned.dataset]) | keys.core_libraries(),
                     [(b.plugin.id, b.all_params, keys.source_digest(b)) for b in (method, metric, bound, planned.dataset)],
                     protocol[metric.name],
                     model.digest,
@@ -177,17 +181,12 @@ def _open(plan: Plan) -> list[tuple[Scene, PlannedTrack]]:
     return scenes
 
 
-def _items(scene: Scene, plan: Plan) -> list[Any]:
-    items = scene.dataset.items(scene.track.target)
-    return items if plan.limit is None else items[: plan.limit]
-
-
 def _cells(plan: Plan, planned: PlannedTrack) -> list[tuple[Any, Any]]:
     return [(method, metric) for method in plan.methods for metric in planned.metrics]
 
 
 def _cache_keys(scene: Scene, planned: PlannedTrack, plan: Plan) -> Iterator[str]:
-    for item in _items(scene, plan):
+    for item in scene.items(plan.limit):
         for method, metric in _cells(plan, planned):
             yield scene.cache_key(method.name, metric.name, item.id)
 
@@ -198,7 +197,7 @@ def _missing(scenes: list[tuple[Scene, PlannedTrack]], plan: Plan, missing: set[
 
     units = []
     for scene, planned in scenes:
-        items, block = _items(scene, plan), min(plan.suite.block, scene.batch_size)
+        items, block = scene.items(plan.limit), min(plan.suite.block, scene.batch_size)
         shown = frozenset(item.id for item in _spread(items, plan.suite.gallery))
         for start in range(0, len(items), block):
             part = tuple(items[start : start + block])
@@ -216,137 +215,6 @@ def _missing(scenes: list[tuple[Scene, PlannedTrack]], plan: Plan, missing: set[
 def _spread(items: list[Any], count: int) -> list[Any]:
     """count items at equal distances."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
-
-
-# -- the manifest ----------------------------------------------------------------------------------------------------------
-
-
-def _describe(
-    plan: Plan, scenes: list[tuple[Scene, PlannedTrack]], request: dict[str, Any], old: dict[str, Any], loaded: list[Path]
-) -> dict[str, Any]:
-    """All that readers need beside the rows, and all that tells whether a finished run still stands."""
-    bounds: list[Bound] = [*plan.methods, *plan.models]
-    columns: dict[str, Any] = {}
-    files = {*keys.rule_files(), *loaded}
-    for scene, planned in scenes:
-        bounds += [planned.dataset, *planned.metrics]
-        files |= {*scene.model.files, *scene.dataset.files}
-        for metric in planned.metrics:
-            info, track = metric.info, planned.track
-            only = f", only items with {track.only}" if track.only else ""
-            columns[scene.protocols[metric.name]] = {
-                "dataset": scene.bound.name,
-                "metric": metric.name,
-                "version": info.version,
-                "direction": info.direction,
-                "range": [None if abs(v) == float("inf") else v for v in info.range],
-                "chance": info.chance,
-                "reduce": info.reduce,
-                "cite": info.cite,
-                "protocol": f"target {track.target}, view {track.view}, v{info.version}, {metric.spec}{only}",
-            }
-    files |= {path for bound in bounds for path in keys.sources(bound)}
-    methods = {
-        m.name: {
-            "control": m.info.control,
-            "ceiling": "truth" in m.needs,
-            "any_grid": m.info.grid == "any",
-            "cite": m.info.cite,
-            "summary": m.plugin.summary,
-        }
-        for m in plan.methods
-    }
-    cites = {bound.name: bound.info.cite for bound in plan.models}
-    models = {s.model_name: {"digest": s.model.digest, "card": s.model.card, "cite": cites[s.model_name]} for s, _ in scenes}
-    datasets = {
-        s.bound.name: {"revision": s.dataset.revision, "licence": s.bound.info.licence, "cite": s.bound.info.cite}
-        for s, _ in scenes
-    }
-    previous = {name: old.get(name, {}) for name in ("columns", "methods", "models", "datasets")}
-    return {
-        "format": 1,
-        "xbench": _version(),
-        "suite": plan.suite.name,
-        "suite_version": plan.suite.version,
-        "title": plan.suite.title,
-        "request": request,
-        "wanted": {
-            "columns": list(columns),
-            "methods": [m.name for m in plan.methods],
-            "models": [m.name for m in plan.models],
-            # Under a limit the directory may hold rows of more items than were asked for.
-            "items": {} if plan.limit is None else {s.bound.name: [i.id for i in _items(s, plan)] for s, _ in scenes},
-        },
-        "columns": columns | {k: v for k, v in previous["columns"].items() if k not in columns},
-        "methods": methods | {k: v for k, v in previous["methods"].items() if k not in methods},
-        "datasets": datasets | {k: v for k, v in previous["datasets"].items() if k not in datasets},
-        "models": models | {k: v for k, v in previous["models"].items() if k not in models},
-        "batch_size": {scene.bound.name: scene.batch_size for scene, _ in scenes},
-        "seed": plan.suite.seed,
-        "dtype": DTYPE,
-        "inputs": {str(path.resolve()): _stamp(path) for path in sorted(files)},
-        "libraries": keys.libraries(bounds) | _core_libraries(),
-        "machine": {"system": platform.platform(), "python": platform.python_version(), "processor": platform.machine()},
-        "class_names": old.get("class_names", {}),
-    }
-
-
-def _class_names(rows: pd.DataFrame, scenes: list[tuple[Scene, PlannedTrack]], old: dict[str, Any]) -> dict[str, Any]:
-    names = dict(old.get("class_names", {}))
-    for scene, _ in scenes:
-        targets = sorted(set(rows[rows["model"] == scene.model_name]["target"].dropna().astype(int)))
-        names[scene.model_name] = {str(t): scene.model.classes.names[t] for t in targets}
-    return names
-
-
-def _stamp(path: Path) -> list[Any]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, keys.file_digest(path)]
-
-
-def _inputs_unchanged(manifest: dict[str, Any]) -> bool:
-    """Whether every input is as it was: same size and time, or else same bytes; same library versions."""
-    for name, (size, modified, sha256) in manifest["inputs"].items():
-        path = Path(name)
-        if not path.is_file() or path.stat().st_size != size:
-            return False
-        if path.stat().st_mtime_ns != modified and keys.file_digest(path) != sha256:
-            return False
-    try:
-        return all(keys.version(name) == version for name, version in manifest["libraries"].items())
-    except importlib.metadata.PackageNotFoundError:
-        return False
-
-
-def _selected(rows: pd.DataFrame, manifest: dict[str, Any]) -> pd.DataFrame:
-    """The rows of the last request; the directory may hold more."""
-    wanted = manifest["wanted"]
-    mine = (
-        rows["protocol_key"].isin(wanted["columns"]) & rows["method"].isin(wanted["methods"]) & rows["model"].isin(wanted["models"])
-    )
-    for dataset, items in wanted["items"].items():
-        mine &= (rows["dataset"] != dataset) | rows["item"].isin(items)
-    return rows[mine].reset_index(drop=True)
-
-
-def _plugin_digest(name: str) -> str:
-    path = Path(name)
-    if path.suffix == ".py":
-        if not path.is_file():
-            raise XbenchError(f"plug-in file {name} does not exist; give the path of a .py file or a module name")
-        return keys.file_digest(path)
-    return "module"
-
-
-def _core_libraries() -> dict[str, str]:
-    return {name: keys.version(name) for name in CORE_LIBRARIES}
-
-
-def _version() -> str:
-    try:
-        return keys.version("xbench-xai")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 # -- reading results -------------------------------------------------------------------------------------------------------
@@ -396,6 +264,6 @@ def publish(outcome: Outcome, folder: Path) -> None:
     store.write_rows(order)
     store.write_manifest(manifest)
     board = leaderboard.build(order, manifest)
-    texts = {"md": leaderboard.to_markdown, "csv": leaderboard.to_csv, "json": leaderboard.to_json}
+    texts = {"md": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
     for suffix, render in texts.items():
         (folder / f"leaderboard.{suffix}").write_text(render(board, seconds=False), encoding="utf-8")

@@ -1,5 +1,6 @@
 from xbench import citations
-from xbench.registry import KINDS, registry
+from xbench.plugins import KINDS
+from xbench.registry import registry
 
 
 def test_every_plugin_that_ships_cites_a_known_paper():

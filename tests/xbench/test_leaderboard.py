@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from xbench import leaderboard, workflow
-from xbench.leaderboard import number
+from xbench.report import tables
+from xbench.report.tables import number
 from xbench.store import SCHEMA
 
 MANIFEST = {
@@ -151,17 +152,17 @@ def test_a_limited_run_is_compared_with_the_reference_on_its_own_items(values):
 
 
 def test_every_form_has_every_method(board):
-    forms = [leaderboard.to_markdown(board), leaderboard.to_csv(board), leaderboard.to_json(board)]
+    forms = [tables.to_markdown(board), tables.to_csv(board), tables.to_json(board)]
     assert all(method in form for method in ("good", "weak", "noise", "truth") for form in forms)
-    frame = pd.read_csv(io.StringIO(leaderboard.to_csv(board)))
+    frame = pd.read_csv(io.StringIO(tables.to_csv(board)))
     assert len(frame) == 10
     assert frame.query("method == 'good' and metric.str.startswith('insertion')")["rank"].item() == 1
-    plain = json.loads(leaderboard.to_json(board))
+    plain = json.loads(tables.to_json(board))
     assert plain["tables"][0]["lines"][0]["cells"][0]["estimate"]["n"] == 40
 
 
 def test_timings_can_be_left_out(board):
-    for form in (leaderboard.to_markdown, leaderboard.to_csv, leaderboard.to_json):
+    for form in (tables.to_markdown, tables.to_csv, tables.to_json):
         assert "seconds" not in form(board, seconds=False)
         assert "s/item" not in form(board, seconds=False)
 
@@ -171,7 +172,7 @@ def test_terminal_leaves_intervals_out_where_it_is_narrow(board):
 
     def text(width):
         console = Console(width=width, record=True, file=io.StringIO())
-        for part in leaderboard.to_terminal(board, width):
+        for part in tables.to_terminal(board, width):
             console.print(part)
         return console.export_text()
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xbench import keys, workflow
+from xbench import keys, manifests, workflow
 from xbench.classes import ClassList
 from xbench.errors import XbenchError
 from xbench.registry import registry
@@ -89,15 +89,15 @@ def test_a_finished_run_answers_without_loading_anything(done, tiny_suite, monke
 
 def test_a_changed_input_is_noticed(done, tiny_suite, monkeypatch):
     manifest = json.loads((done.folder / "manifest.json").read_text())
-    assert workflow._inputs_unchanged(manifest)
+    assert manifests.inputs_unchanged(manifest)
     path = next(iter(manifest["inputs"]))
     size, modified, sha256 = manifest["inputs"][path]
     touched = manifest["inputs"] | {path: [size, modified + 1, sha256]}
-    assert workflow._inputs_unchanged(manifest | {"inputs": touched})  # another time, the same bytes
+    assert manifests.inputs_unchanged(manifest | {"inputs": touched})  # another time, the same bytes
     for changed in ([size + 1, modified, sha256], [size, modified + 1, "0" * 64]):
-        assert not workflow._inputs_unchanged(manifest | {"inputs": manifest["inputs"] | {path: changed}})
-    assert not workflow._inputs_unchanged(manifest | {"libraries": {"torch": "0.1"}})
-    assert not workflow._inputs_unchanged(manifest | {"libraries": {"no_such_library": "1"}})
+        assert not manifests.inputs_unchanged(manifest | {"inputs": manifest["inputs"] | {path: changed}})
+    assert not manifests.inputs_unchanged(manifest | {"libraries": {"torch": "0.1"}})
+    assert not manifests.inputs_unchanged(manifest | {"libraries": {"no_such_library": "1"}})
 
 
 @pytest.mark.parametrize(

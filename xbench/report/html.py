@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xbench import leaderboard
 from xbench.leaderboard import Leaderboard
-from xbench.report import pictures
+from xbench.report import pictures, tables
 
 CURVES_SHOWN = 8  # methods per curve plot
 
@@ -25,14 +25,14 @@ def render(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("xbench", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"short": leaderboard.number, "interval": leaderboard.interval, "count": leaderboard.count}
+    environment.filters |= {"short": tables.number, "interval": tables.interval, "count": tables.count}
     return environment.get_template("page.html.j2").render(
         board=board,
         manifest=manifest,
         legend=leaderboard.LEGEND,
-        quality_line=leaderboard.quality_line,
-        standing=leaderboard.standing,
-        empty=leaderboard.short,
+        quality_line=tables.quality_line,
+        standing=tables.standing,
+        empty=tables.short,
         curves={table.model: _curves(table, rows) for table in board.tables},
         gallery=_gallery(board, rows, manifest, gallery),
     )

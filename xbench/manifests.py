@@ -1,0 +1,133 @@
+"""The manifest of a run: what readers need beside the rows, and what tells whether a finished run still stands."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from xbench import keys
+from xbench.plugins import Bound
+from xbench.suite import Plan, PlannedTrack
+
+if TYPE_CHECKING:
+    from xbench.runner import Scene
+
+
+def describe(
+    plan: Plan, scenes: list[tuple[Scene, PlannedTrack]], request: dict[str, Any], old: dict[str, Any], loaded: list[Path]
+) -> dict[str, Any]:
+    """All that readers need beside the rows, and all that tells whether a finished run still stands."""
+    bounds: list[Bound] = [*plan.methods, *plan.models]
+    columns: dict[str, Any] = {}
+    files = {*keys.rule_files(), *loaded}
+    for scene, planned in scenes:
+        bounds += [planned.dataset, *planned.metrics]
+        files |= {*scene.model.files, *scene.dataset.files}
+        for metric in planned.metrics:
+            info, track = metric.info, planned.track
+            only = f", only items with {track.only}" if track.only else ""
+            columns[scene.protocols[metric.name]] = {
+                "dataset": scene.bound.name,
+                "metric": metric.name,
+                "version": info.version,
+                "direction": info.direction,
+                "range": [None if abs(v) == float("inf") else v for v in info.range],
+                "chance": info.chance,
+                "reduce": info.reduce,
+                "cite": info.cite,
+                "protocol": f"target {track.target}, view {track.view}, v{info.version}, {metric.spec}{only}",
+            }
+    files |= {path for bound in bounds for path in keys.sources(bound)}
+    methods = {
+        m.name: {
+            "control": m.info.control,
+            "ceiling": "truth" in m.needs,
+            "any_grid": m.info.grid == "any",
+            "cite": m.info.cite,
+            "summary": m.plugin.summary,
+        }
+        for m in plan.methods
+    }
+    cites = {bound.name: bound.info.cite for bound in plan.models}
+    models = {s.model_name: {"digest": s.model.digest, "card": s.model.card, "cite": cites[s.model_name]} for s, _ in scenes}
+    datasets = {
+        s.bound.name: {"revision": s.dataset.revision, "licence": s.bound.info.licence, "cite": s.bound.info.cite}
+        for s, _ in scenes
+    }
+    previous = {name: old.get(name, {}) for name in ("columns", "methods", "models", "datasets")}
+    return {
+        "format": 1,
+        "xbench": _version(),
+        "suite": plan.suite.name,
+        "suite_version": plan.suite.version,
+        "title": plan.suite.title,
+        "request": request,
+        "wanted": {
+            "columns": list(columns),
+            "methods": [m.name for m in plan.methods],
+            "models": [m.name for m in plan.models],
+            # Under a limit the directory may hold rows of more items than were asked for.
+            "items": {} if plan.limit is None else {s.bound.name: [i.id for i in s.items(plan.limit)] for s, _ in scenes},
+        },
+        "columns": columns | {k: v for k, v in previous["columns"].items() if k not in columns},
+        "methods": methods | {k: v for k, v in previous["methods"].items() if k not in methods},
+        "datasets": datasets | {k: v for k, v in previous["datasets"].items() if k not in datasets},
+        "models": models | {k: v for k, v in previous["models"].items() if k not in models},
+        "batch_size": {scene.bound.name: scene.batch_size for scene, _ in scenes},
+        "seed": plan.suite.seed,
+        "dtype": keys.DTYPE,
+        "inputs": {str(path.resolve()): _stamp(path) for path in sorted(files)},
+        "libraries": keys.libraries(bounds) | keys.core_libraries(),
+        "machine": {"system": platform.platform(), "python": platform.python_version(), "processor": platform.machine()},
+        "class_names": old.get("class_names", {}),
+    }
+
+
+def class_names(rows: pd.DataFrame, scenes: list[tuple[Scene, PlannedTrack]], old: dict[str, Any]) -> dict[str, Any]:
+    """Model -> class index -> name, of the classes that rows explain: what the report says beside a picture."""
+    names = dict(old.get("class_names", {}))
+    for scene, _ in scenes:
+        targets = sorted(set(rows[rows["model"] == scene.model_name]["target"].dropna().astype(int)))
+        names[scene.model_name] = {str(t): scene.model.classes.names[t] for t in targets}
+    return names
+
+
+def _stamp(path: Path) -> list[Any]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, keys.file_digest(path)]
+
+
+def inputs_unchanged(manifest: dict[str, Any]) -> bool:
+    """Whether every input is as it was: same size and time, or else same bytes; same library versions."""
+    for name, (size, modified, sha256) in manifest["inputs"].items():
+        path = Path(name)
+        if not path.is_file() or path.stat().st_size != size:
+            return False
+        if path.stat().st_mtime_ns != modified and keys.file_digest(path) != sha256:
+            return False
+    try:
+        return all(keys.version(name) == version for name, version in manifest["libraries"].items())
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def selected(rows: pd.DataFrame, manifest: dict[str, Any]) -> pd.DataFrame:
+    """The rows of the last request; the directory may hold more."""
+    wanted = manifest["wanted"]
+    mine = (
+        rows["protocol_key"].isin(wanted["columns"]) & rows["method"].isin(wanted["methods"]) & rows["model"].isin(wanted["models"])
+    )
+    for dataset, items in wanted["items"].items():
+        mine &= (rows["dataset"] != dataset) | rows["item"].isin(items)
+    return rows[mine].reset_index(drop=True)
+
+
+def _version() -> str:
+    try:
+        return keys.version("xbench-xai")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
