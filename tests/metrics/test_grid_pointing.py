@@ -1,5 +1,7 @@
 """The grid pointing game against a plain reference, with mutants that the same maps must catch."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -103,3 +105,42 @@ def test_mutants_differ_from_the_metric(mutant):
     map_ = maps()[name]
     value = float(registry.metric(metric)(map_[None], TRUTH))
     assert abs(value - wrong(map_.numpy(), MASK.numpy())) > 1e-3
+
+
+def agrees(prefix: str) -> bool:
+    """Whether the metrics under these ids equal the plain references on every kind of map."""
+    found, expected = [], []
+    for metric, plain in (("grid_pointing", energy), ("grid_pointing_hit", hit)):
+        found += registry.metric(prefix + metric)(torch.stack(list(maps().values())), TRUTH).tolist()
+        expected += [plain(map_.numpy(), MASK.numpy()) for map_ in maps().values()]
+    return found == pytest.approx(expected, abs=1e-6)
+
+
+SOURCE_MUTANTS = [
+    ("maps.clamp(min=0)", "maps.abs()"),
+    ("maps.clamp(min=0)", "maps"),
+    ("maps.clamp(min=0)", "(maps - maps.amin(dim=(1, 2), keepdim=True))"),
+    ("(positive * truth.mask)", "(positive * ~truth.mask)"),
+    ("truth.mask.double().mean())", "torch.zeros_like(total))"),
+    ("torch.where(total > 0, inside", "torch.where(total > 1.5, inside"),
+    ("maps.amax(dim=(1, 2), keepdim=True)\n    return (largest", "maps.amax(keepdim=True)\n    return (largest"),
+    ("maps.amax(dim=(1, 2), keepdim=True)\n    return (largest", "maps.amin(dim=(1, 2), keepdim=True)\n    return (largest"),
+    ("/ largest.sum(dim=(1, 2))", "/ truth.mask.sum()"),
+    ("/ largest.sum(dim=(1, 2))", "/ 1"),
+]
+
+
+def test_the_metrics_agree_with_the_references():
+    assert agrees("")
+
+
+@pytest.mark.parametrize("number", range(len(SOURCE_MUTANTS)))
+def test_planted_mutants_of_the_source_are_caught(tmp_path, number):
+    source = registry.get("metric", "grid_pointing").path.read_text(encoding="utf-8")
+    old, new = SOURCE_MUTANTS[number]
+    assert old in source
+    mutant = tmp_path / "mutant.py"
+    prefix = f"mutant{number}_"
+    mutant.write_text(re.sub(r'(@metric\(\s*")', rf"\g<1>{prefix}", source.replace(old, new)), encoding="utf-8")
+    registry.load(str(mutant))
+    assert not agrees(prefix)

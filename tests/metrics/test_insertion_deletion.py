@@ -1,6 +1,7 @@
 """Insertion and deletion against closed forms and an independent numpy reference; mutants of the rule must fail both."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -172,3 +173,47 @@ def test_the_reference_tells_mutants_apart(linear, mutant):
     score = run("deletion(steps=exact(10))", network, picture, MAPS["signed"])
     wrong, _ = MUTANTS[mutant](share.numpy(), MAPS["signed"].numpy(), 10)
     assert abs(score.value - wrong) > 1e-4
+
+
+def agrees(prefix: str, linear) -> bool:
+    """Whether the metrics under these ids equal the definition: areas, curves and normalised areas, both ways."""
+    network, picture, share = linear
+    for steps in (7, 10, 1):
+        for metric, inserting in (("deletion", False), ("insertion", True)):
+            area, curve = reference(share.numpy(), MAPS["signed"].numpy(), steps, inserting)
+            raw = run(f"{prefix}{metric}(steps=exact({steps}), substrate=zero)", network, picture, MAPS["signed"])
+            scaled = run(f"{prefix}{metric}_normalised(steps=exact({steps}), substrate=zero)", network, picture, MAPS["signed"])
+            found = [raw.value, *(raw.vector or ()), scaled.value]
+            if found != pytest.approx([area, *curve, area / 0.9], abs=1e-9):
+                return False
+    return True
+
+
+SOURCE_MUTANTS = [
+    ("- curve[0] / 2 - curve[-1] / 2", "- curve[0] / 2"),
+    ("- curve[0] / 2 - curve[-1] / 2", ""),
+    ("/ (len(curve) - 1)", "/ len(curve)"),
+    ("range(steps + 1)", "range(steps)"),
+    ("round(i * pixels / steps)", "i * (pixels // steps)"),
+    ("if self.inserting else (", "if not self.inserting else ("),
+    ("(area - removed)", "(area - picture)"),
+    ("/ (picture - removed)", "/ picture**2"),
+    ("(vector[-1], vector[0]) if", "(vector[0], vector[-1]) if"),
+]
+
+
+def test_the_metric_agrees_with_the_definition(linear):
+    assert agrees("", linear)
+
+
+@pytest.mark.parametrize("number", range(len(SOURCE_MUTANTS)))
+def test_planted_mutants_of_the_source_are_caught(linear, tmp_path, number):
+    source = registry.get("metric", "deletion").path.read_text(encoding="utf-8")
+    old, new = SOURCE_MUTANTS[number]
+    assert old in source
+    mutant = tmp_path / "mutant.py"
+    prefix = f"mutant{number}_"
+    renamed = re.sub(r'(@metric\(\s*")', rf"\g<1>{prefix}", source.replace(old, new))
+    mutant.write_text(renamed, encoding="utf-8")
+    registry.load(str(mutant))
+    assert not agrees(prefix, linear)
