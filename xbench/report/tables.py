@@ -73,19 +73,29 @@ def standing(table: Table) -> list[str]:
 
 
 def to_terminal(board: Leaderboard, width: int = 160) -> list[RenderableType]:
-    """Renderables for rich. Intervals are left out where the terminal is narrow."""
+    """Renderables for rich. Where the terminal is narrow, intervals and costs are left out, never digits."""
+    from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     shown: list[RenderableType] = []
     for table in board.tables:
-        wide = width >= 40 + 12 * len(table.columns)
-        grid = RichTable(title=f"{board.title}\n{table.model}", title_justify="left", header_style="bold")
-        grid.add_column("method", no_wrap=True)
+        wide = width >= 60 + 14 * len(table.columns)
+        title = f"{board.title}\n{table.model}"
+        style = box.HEAVY_HEAD if wide else box.SIMPLE_HEAD
+        grid = RichTable(
+            title=title,
+            title_justify="left",
+            header_style="bold",
+            box=style,
+            pad_edge=wide,
+            padding=(0, 1) if wide else (0, 1, 0, 0),
+        )
+        grid.add_column("method", no_wrap=True, max_width=None if wide else 24)
         for column in table.columns:
-            grid.add_column(column.label.replace("_", " "), justify="right", no_wrap=False)
-        for name in ("rank", "fwd", "bwd", "s/item"):
-            grid.add_column(name, justify="right")
+            grid.add_column(column.label.replace("_", " "), justify="right", overflow="fold", min_width=12 if wide else 6)
+        for name in ("rank", "fwd", "bwd", "s/item") if wide else ("rank",):
+            grid.add_column(name, justify="right", no_wrap=True)
         previous = False
         for line in table.lines:
             if line.control and not previous:
@@ -93,7 +103,7 @@ def to_terminal(board: Leaderboard, width: int = 160) -> list[RenderableType]:
             previous = line.control
             cells = [short(c) if wide else number(c.estimate.mean) + c.mark or short(c) for c in line.cells]
             rank = "" if line.mean_rank is None else f"{line.mean_rank:.1f}"
-            cost = (count(line.forwards), count(line.backwards), number(line.seconds))
+            cost = (count(line.forwards), count(line.backwards), number(line.seconds)) if wide else ()
             name = line.method + (" (ref)" if line.source == "reference" else "")
             grid.add_row(name, *cells, rank, *cost, style="dim" if line.control else "")
         shown.append(grid)
