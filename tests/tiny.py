@@ -31,6 +31,7 @@ from xbench import (
     metric,
     model,
 )
+from xbench.maps import Ranking
 
 CLASSES = ClassList(("ant", "bee", "cat", "dog", "elk"))
 SIDE = 32
@@ -136,6 +137,26 @@ def tiny_broken(model: ModelView, batch: Batch, how: str = "nan") -> Tensor:
     if how == "nan":
         return torch.where(torch.arange(len(batch))[:, None, None] == 0, float("nan"), good)
     return {"shape": good[0], "integers": good.int(), "list": good.tolist(), "large": batch.rand(99, 99)}[how]
+
+
+@method("tiny_probe")
+def tiny_probe(model: ModelView, batch: Batch) -> Tensor:
+    """Two halves, each worth what the target loses when it goes: a method that perturbs."""
+    height, width = batch.size
+    top = torch.arange(height * width, dtype=torch.int32).reshape(height, width)
+    orders = [[Ranking(i, top), Ranking(i, top.flip(0))] for i in range(len(batch.items))]
+    half = height * width // 2
+    curves = [Curve(ranking, (0, half), "image", "zero") for pair in orders for ranking in pair]
+    drops = torch.stack([answer[0] - answer[1] for answer in model.probe(curves)]).reshape(-1, 2, 1).float()
+    return torch.cat([drops, drops[-1:].expand(len(batch) - len(drops), -1, -1)])
+
+
+@metric("tiny_wrong", kind="ground_truth", version="1", direction="higher", needs={"mask"})
+def tiny_wrong(maps: Tensor, truth: Truth, how: str = "shape") -> Tensor:
+    """Breaks its contract."""
+    if how == "shape":
+        return maps.sum()
+    raise ValueError("no value")
 
 
 @metric("tiny_mass", kind="ground_truth", version="1", direction="higher", needs={"mask"})

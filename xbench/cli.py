@@ -166,13 +166,14 @@ def publish(
     suite: Annotated[str, typer.Argument(help="A suite whose finished run is in RUN")],
     out: Annotated[Path, typer.Option(help="Where the reference goes.")],
     run_dir: Annotated[Path | None, typer.Option("--run", help="Run directory [results/runs/SUITE].")] = None,
+    plugin: Plugins = [],
 ) -> None:
     """Finish a suite's run and write its rows and tables, without timings, as reference results."""
     from xbench import workflow
     from xbench.report.progress import Console
 
     with Console() as progress:
-        done = workflow.run(suite, out=run_dir, progress=progress)
+        done = workflow.run(suite, out=run_dir, plugins=plugin, progress=progress)
     workflow.publish(done, out)
     print(f"{len(done.rows)} rows: {out}")
 

@@ -1,5 +1,7 @@
 """The console script as users run it: exit codes, one-line errors, and what it prints."""
 
+import json
+import os
 import resource
 import subprocess
 import sys
@@ -29,7 +31,9 @@ def xbench(*arguments: object, cwd: Path, limit: int | None = None) -> subproces
         if limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, preexec_fn=small_files, check=False)
+    # Under the limit, a coverage measurement could not write its own file either.
+    environment = {k: v for k, v in os.environ.items() if not (limit and k.startswith("COV"))}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, preexec_fn=small_files, check=False)
 
 
 @pytest.fixture
@@ -66,6 +70,9 @@ def test_run_then_again_then_leaderboard(here, tiny_plugin):
     assert "tiny_cam" in (here / "table.md").read_text()
     assert "tiny_deletion" in xbench("list", "metrics", "--plugin", tiny_plugin, cwd=here).stdout
     assert xbench("cite", "run", cwd=here).returncode == 0
+    published = xbench("publish", "mine.toml", "--run", "run", "--out", "kept", "--plugin", tiny_plugin, cwd=here)
+    assert published.stdout == "24 rows: kept\n"
+    assert "tiny_cam" in xbench("leaderboard", "kept", cwd=here).stdout
 
 
 def test_a_finished_run_imports_no_torch(here, tiny_plugin):
@@ -141,6 +148,17 @@ def test_explain_writes_a_sheet(here, tiny_plugin):
     done = xbench("explain", "p.png", "--model", "tiny_net", "--method", "tiny_cam,tiny_noise", "--plugin", tiny_plugin, cwd=here)
     assert done.returncode == 0, done.stderr
     assert Image.open(here / "p-explained.png").size[0] > 300
+
+
+def test_show_list_and_doctor(here, tiny_plugin):
+    shown = xbench("show", "tiny_noise", "--plugin", tiny_plugin, cwd=here)
+    assert shown.returncode == 0, shown.stderr
+    assert "parameter size: int, default 8" in shown.stdout
+    listed = xbench("list", "methods", "--json", "--plugin", tiny_plugin, cwd=here)
+    assert json.loads(listed.stdout)["tiny_cam"] == "Grad-CAM, spelled out."
+    checked = xbench("doctor", cwd=here)
+    assert "torch" in checked.stdout
+    assert checked.returncode in (0, 2)
 
 
 def test_debug_shows_the_traceback(here):

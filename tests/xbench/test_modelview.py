@@ -6,6 +6,7 @@ import torch
 from xbench.data import Batch, Item
 from xbench.errors import XbenchError
 from xbench.modelview import ModelView
+from xbench.probing import Prober
 from xbench.registry import registry
 
 
@@ -82,6 +83,23 @@ def test_cost_of_a_library_that_calls_the_network_itself(tiny_model, batch):
         view.network(images)[:, 0].sum().backward()
         view.network(torch.cat([batch.images, batch.images]))
     assert (cost.forwards, cost.backwards) == (3, 1)
+
+
+def test_a_method_that_perturbs_asks_the_view(tiny_model, batch):
+    view = ModelView(tiny_model)
+    with pytest.raises(XbenchError, match="cannot probe"):
+        registry.method("tiny_probe")(view, batch)
+    view.logits(batch)
+    view.prober = Prober(tiny_model.network, batch.images[:3], batch.targets[:3], 4)
+    with view.account() as cost:
+        maps = registry.method("tiny_probe")(view, batch)
+    assert (cost.forwards, cost.backwards) == (4, 0)  # two curves of two points for each item; packing is not charged twice
+    probability = tiny_model.network(batch.images).softmax(dim=1)
+    for i in range(3):
+        without_top = batch.images[i : i + 1].clone()
+        without_top[:, :, :16] = 0
+        left = tiny_model.network(without_top).softmax(dim=1)[0, batch.targets[i]]
+        assert float(maps[i, 0, 0]) == pytest.approx(float(probability[i, batch.targets[i]] - left), abs=1e-6)
 
 
 def test_results_are_detached_and_the_model_is_left_alone(tiny_model, batch):

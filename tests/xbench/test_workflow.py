@@ -226,6 +226,63 @@ def test_a_failing_method_is_named_with_its_items(tiny_suite, tmp_path):
         workflow.run(tiny_suite.model_copy(update={"methods": ["tiny_broken(how=silly)"]}), out=tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("how", "message"), [("shape", "must return one value per map"), ("raise", "failed on .*ValueError: no value")]
+)
+def test_a_broken_metric_is_named(tiny_suite, tmp_path, how, message):
+    track = Track(dataset="tiny_pictures", metrics=[f"tiny_wrong(how={how})"], target="label")
+    with pytest.raises(XbenchError, match=rf"metric tiny_wrong.*{message}"):
+        workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
+
+
+def test_pictures_of_several_sizes_need_a_view_that_makes_them_equal(tiny_suite, tmp_path, monkeypatch):
+    pictures = registry.get("dataset", "tiny_pictures").make.__globals__["Pictures"]
+    load = pictures.load
+    uneven = lambda self, id: dataclasses.replace(s := load(self, id), image=s.image[:, : 32 - int(id[-1]) % 2])  # noqa: E731
+    monkeypatch.setattr(pictures, "load", uneven)
+    with pytest.raises(
+        XbenchError, match=r"sizes \[\(31, 32\), \(32, 32\)\] do not fit one batch under view 'full'; use view 'crop'"
+    ):
+        workflow.run(tiny_suite.model_copy(update={"block": 4}), Selection(datasets=["tiny_pictures(n=3)"]), out=tmp_path / "run")
+
+
+def test_truth_outside_the_crop_is_not_applicable(tiny_suite, tmp_path, monkeypatch):
+    make = registry.get("model", "tiny_net").make
+    model = make()
+    narrow = dataclasses.replace(model, preprocessing=dataclasses.replace(model.preprocessing, share=0.3))
+    plugin = dataclasses.replace(registry.get("model", "tiny_net"), make=lambda: narrow)
+    monkeypatch.setitem(registry.plugins, ("model", "tiny_net"), plugin)
+    rows = workflow.run(tiny_suite, Selection(metrics=["tiny_mass"], methods=["tiny_cam"]), out=tmp_path / "run").rows
+    cropped = rows[rows["dataset"] == "tiny_pictures"]
+    assert set(cropped["status"]) == {"not_applicable"}
+    assert cropped["reason"].str.contains("of the truth is visible to the model").all()
+
+
+def test_evaluate_gives_rows():
+    import xbench
+
+    rows = xbench.evaluate(
+        ["tiny_cam", "tiny_probe"], ["tiny_deletion"], model="tiny_net", dataset="tiny_pictures", target="label", limit=4
+    )
+    assert len(rows) == 8
+    assert rows["value"].between(0, 1).all()
+
+
+def test_published_results_name_no_machine_and_are_read_back(done, tmp_path):
+    workflow.publish(done, tmp_path / "published")
+    rows, _ = workflow.read(tmp_path / "published")
+    assert same(rows, done.rows)
+    assert rows["seconds"].isna().all()
+    assert str(tmp_path) not in (tmp_path / "published" / "manifest.json").read_text()
+    assert {p.name for p in (tmp_path / "published").iterdir()} == {
+        "manifest.json",
+        "rows.parquet",
+        "leaderboard.md",
+        "leaderboard.csv",
+        "leaderboard.json",
+    }
+
+
 def test_a_class_index_out_of_range_is_named(tiny_suite, tmp_path):
     track = Track(dataset="tiny_pictures(bad_label=true)", metrics=["tiny_mass"], target="label")
     with pytest.raises(XbenchError, match=r"item picture_5 has class index 99, but tiny_net has classes 0 to 4"):
