@@ -56,4 +56,4 @@ constraints: setup ## Resolve constraints.txt anew
 		--no-annotate --no-header -q -o constraints.txt
 
 clean: ## Remove what builds and tests leave
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .coverage *.egg-info
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .coverage* *.egg-info
