@@ -42,7 +42,13 @@ def explain_picture(path: Path, model_spec: str, methods: Sequence[str], target:
     for method in bound:
         if lacking := sorted(method.needs - model.capabilities):
             raise XbenchError(f"method {method.name} needs {' and '.join(lacking)}, which a single picture on {model.id} lacks")
-        map_ = maps.validated(method(view, batch.seeded(method.name)), 1, batch.size, method.name)[0]
+        try:
+            raw = method(view, batch.seeded(method.name))
+        except XbenchError:
+            raise
+        except Exception as error:
+            raise XbenchError(f"method {method.name} failed on {path}: {type(error).__name__}: {error}") from error
+        map_ = maps.validated(raw, 1, batch.size, method.name)[0]
         row.append((method.name, pictures.overlay(seen, map_.numpy())))
     pictures.sheet([row[i : i + 6] for i in range(0, len(row), 6)], out)
     return f"{model.classes.names[explained]} (p = {float(probabilities[explained]):.2f}) explained by {', '.join(methods)}: {out}"

@@ -71,7 +71,9 @@ def describe(
             "methods": [m.name for m in plan.methods],
             "models": [m.name for m in plan.models],
             # Under a limit the directory may hold rows of more items than were asked for.
-            "items": {} if plan.limit is None else {s.bound.name: [i.id for i in s.items(plan.limit)] for s, _ in scenes},
+            "items": {}
+            if plan.limit is None
+            else {key: [i.id for i in s.items(plan.limit)] for s, _ in scenes for key in s.protocols.values()},
         },
         "columns": columns | {k: v for k, v in previous["columns"].items() if k not in columns},
         "methods": methods | {k: v for k, v in previous["methods"].items() if k not in methods},
@@ -121,8 +123,8 @@ def selected(rows: pd.DataFrame, manifest: dict[str, Any]) -> pd.DataFrame:
     mine = (
         rows["protocol_key"].isin(wanted["columns"]) & rows["method"].isin(wanted["methods"]) & rows["model"].isin(wanted["models"])
     )
-    for dataset, items in wanted["items"].items():
-        mine &= (rows["dataset"] != dataset) | rows["item"].isin(items)
+    for column, items in wanted["items"].items():
+        mine &= (rows["protocol_key"] != column) | rows["item"].isin(items)
     return rows[mine].reset_index(drop=True)
 
 

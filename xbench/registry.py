@@ -22,7 +22,22 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from xbench.errors import XbenchError, did_you_mean
-from xbench.plugins import BOUND, KINDS, Bound, DatasetInfo, Info, Kind, Method, MethodInfo, Metric, MetricInfo, ModelInfo, Plugin
+from xbench.plugins import (
+    BOUND,
+    KINDS,
+    Bound,
+    BoundDataset,
+    BoundModel,
+    DatasetInfo,
+    Info,
+    Kind,
+    Method,
+    MethodInfo,
+    Metric,
+    MetricInfo,
+    ModelInfo,
+    Plugin,
+)
 from xbench.specs import Spec, Value, parse
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -175,6 +190,12 @@ class Registry:
 
     def metric(self, spec: str | Spec) -> Metric:
         return typing.cast(Metric, self.bind("metric", spec))
+
+    def dataset(self, spec: str | Spec) -> BoundDataset:
+        return typing.cast(BoundDataset, self.bind("dataset", spec))
+
+    def model(self, spec: str | Spec) -> BoundModel:
+        return typing.cast(BoundModel, self.bind("model", spec))
 
     def _convert(self, what: str, value: Value, hint: Any) -> Any:
         kind: Kind | None = getattr(hint, "xbench_kind", None)

@@ -64,6 +64,15 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder, self.parts = folder, folder / "parts"
 
+    def make(self) -> None:
+        """Make the directory.
+
+        Raises:
+            XbenchError: it cannot be made.
+        """
+        with _disk(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+
     # -- writing -----------------------------------------------------------------------------------------------------------
 
     @contextmanager

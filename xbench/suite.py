@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xbench.errors import XbenchError, did_you_mean
-from xbench.plugins import BoundDataset, BoundModel, Method, Metric
+from xbench.plugins import Bound, BoundDataset, BoundModel, Method, Metric
 from xbench.registry import Registry
 from xbench.specs import parse, split
+
+B = TypeVar("B", bound=Bound)
 
 
 class Track(BaseModel):
@@ -155,25 +157,25 @@ def plan(suite: Suite, chosen: Selection, registry: Registry) -> Plan:
     methods = list(chosen.methods) if chosen.methods is not None else [*suite.methods, *suite.controls]
     tracks = []
     for track in suite.tracks:
-        dataset = registry.bind("dataset", track.dataset)
+        dataset = registry.dataset(track.dataset)
         if chosen.datasets is not None and not _named(track.dataset, chosen.datasets):
             continue
         wanted = [m for m in track.metrics if chosen.metrics is None or _named(m, chosen.metrics)]
         if wanted:
-            metrics = tuple(_unique(registry.metric(m) for m in wanted))
+            metrics = _unique(registry.metric(m) for m in wanted)
             for metric in metrics:
                 if metric.info.kind == "faithfulness":
                     metric()  # checks its parameters now rather than after the first explanations
-            tracks.append(PlannedTrack(_as(BoundDataset, dataset), metrics, track, track.batch_size or suite.batch_size))
+            tracks.append(PlannedTrack(dataset, metrics, track, track.batch_size or suite.batch_size))
     _check_selection("dataset", chosen.datasets, [t.dataset for t in suite.tracks], suite)
     _check_selection("metric", chosen.metrics, [m for t in suite.tracks for m in t.metrics], suite)
     if not tracks:
         raise XbenchError(f"nothing to run: no track of suite {suite.name} has the chosen datasets and metrics together")
-    models = [_as(BoundModel, registry.bind("model", m)) for m in (chosen.models or suite.models)]
+    models = [registry.model(m) for m in (chosen.models or suite.models)]
     bound = [registry.method(m) for m in methods]
     if not bound:
         raise XbenchError("nothing to run: --methods names no method")
-    return Plan(suite, tuple(_unique(models)), tuple(_unique(bound)), tuple(tracks), chosen.limit)
+    return Plan(suite, _unique(models), _unique(bound), tuple(tracks), chosen.limit)
 
 
 def listed(text: str | None) -> list[str] | None:
@@ -193,13 +195,8 @@ def _check_selection(kind: str, wanted: Sequence[str] | None, present: Sequence[
             raise XbenchError(f"suite {suite.name} has no {kind} {name!r}{did_you_mean(name, ids)}")
 
 
-def _unique(bounds: Any) -> list[Any]:
-    return list({bound.name: bound for bound in bounds}.values())
-
-
-def _as(kind: type[Any], bound: Any) -> Any:
-    assert isinstance(bound, kind)
-    return bound
+def _unique(bounds: Iterable[B]) -> tuple[B, ...]:
+    return tuple({bound.name: bound for bound in bounds}.values())
 
 
 def _line(text: str, location: Sequence[int | str]) -> int | None:

@@ -19,12 +19,14 @@ import pandas as pd
 
 from xbench import keys, leaderboard, manifests, suite
 from xbench.errors import XbenchError
+from xbench.plugins import Method, Metric
 from xbench.registry import registry
 from xbench.report import tables
-from xbench.store import IDENTITY, Store
+from xbench.store import IDENTITY, Store, write_text
 from xbench.suite import Plan, PlannedTrack, Selection, Suite
 
 if TYPE_CHECKING:
+    from xbench.data import Item
     from xbench.runner import Scene, Unit
 
 
@@ -181,7 +183,7 @@ def _open(plan: Plan) -> list[tuple[Scene, PlannedTrack]]:
     return scenes
 
 
-def _cells(plan: Plan, planned: PlannedTrack) -> list[tuple[Any, Any]]:
+def _cells(plan: Plan, planned: PlannedTrack) -> list[tuple[Method, Metric]]:
     return [(method, metric) for method in plan.methods for metric in planned.metrics]
 
 
@@ -212,7 +214,7 @@ def _missing(scenes: list[tuple[Scene, PlannedTrack]], plan: Plan, missing: set[
     return units
 
 
-def _spread(items: list[Any], count: int) -> list[Any]:
+def _spread(items: list[Item], count: int) -> list[Item]:
     """count items at equal distances."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
 
@@ -258,12 +260,12 @@ def publish(outcome: Outcome, folder: Path) -> None:
     """Write what the repository keeps of a run: rows and tables without timings, a manifest without this machine's paths."""
     drop = ("inputs", "machine", "request", "wanted")
     manifest = {k: v for k, v in outcome.manifest.items() if k not in drop}
-    folder.mkdir(parents=True, exist_ok=True)
     store = Store(folder)
+    store.make()
     order = outcome.rows.sort_values(IDENTITY).assign(seconds=float("nan")).reset_index(drop=True)
     store.write_rows(order)
     store.write_manifest(manifest)
     board = leaderboard.build(order, manifest)
     texts = {"md": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
     for suffix, render in texts.items():
-        (folder / f"leaderboard.{suffix}").write_text(render(board, seconds=False), encoding="utf-8")
+        write_text(folder / f"leaderboard.{suffix}", render(board, seconds=False))

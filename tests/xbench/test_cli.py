@@ -109,6 +109,12 @@ def test_a_finished_run_imports_no_torch(here, tiny_plugin):
         (("explain", "absent.png", "--model", "tiny_net", "--method", "tiny_cam"), "cannot read absent.png"),
         (("explain", "p.png", "--model", "tiny_net", "--method", "tiny_cam", "--target", "5000"), "classes are 0 to 4"),
         (("explain", "p.png", "--model", "tiny_net", "--method", "tiny_cam", "--target", "bea"), "did you mean 'bee'?"),
+        (
+            ("explain", "p.png", "--model", "tiny_net", "--method", "tiny_cam", "--out", "no/folder.png"),
+            "cannot write no/folder.png",
+        ),
+        (("explain", "p.png", "--model", "tiny_net", "--method", "tiny_cam", "--out", "p.odd"), "ending in .png or .jpg"),
+        (("explain", "p.png", "--model", "tiny_net", "--method", "tiny_broken(how=silly)"), "failed on p.png: KeyError"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(here, tiny_plugin, arguments, message):

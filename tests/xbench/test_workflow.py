@@ -132,6 +132,13 @@ def test_a_limit_shows_only_its_items_even_where_more_are_known(done, tiny_suite
     assert limited.rows.groupby("dataset")["item"].nunique().tolist() == [2, 2]
 
 
+def test_a_limit_holds_for_each_track_of_one_dataset(tiny_suite, tmp_path):
+    tracks = [Track(dataset="tiny_pictures", metrics=["tiny_mass"], target=target) for target in ("label", "present")]
+    limited = workflow.run(tiny_suite.model_copy(update={"tracks": tracks}), Selection(limit=3), out=tmp_path / "run")
+    assert limited.rows.groupby("target_policy")["item"].nunique().to_dict() == {"label": 3, "present": 3}
+    assert limited.computed == len(limited.rows)
+
+
 def test_another_batch_shape_is_computed_anew_and_agrees(done, tiny_suite, tmp_path):
     other = workflow.run(tiny_suite, Selection(batch_size=3), out=done.folder)
     assert other.computed == len(other.rows)

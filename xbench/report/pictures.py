@@ -12,6 +12,8 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from xbench.errors import XbenchError
+
 Pixels = NDArray[np.uint8]
 Map = NDArray[np.float32]
 
@@ -55,4 +57,7 @@ def sheet(rows: Sequence[Sequence[tuple[str, Pixels]]], path: Path) -> None:
             if cell is not None:
                 axis.imshow(cell[1], interpolation="lanczos")
                 axis.set_title(cell[0], fontsize=9)
-    figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.08)
+    try:
+        figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.08)
+    except (OSError, ValueError) as error:
+        raise XbenchError(f"cannot write {path}: {error}; give a path ending in .png or .jpg in a folder that exists") from error

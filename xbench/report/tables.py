@@ -65,9 +65,9 @@ def standing(table: Table) -> list[str]:
     lines = []
     for i, column in enumerate(table.columns):
         cells = [line.cells[i] for line in table.lines if line.cells[i].against]
-        unbeaten = Counter(c.control for cell in cells for c in cell.against if not c.beaten)
-        if unbeaten:
-            found = ", ".join(f"{control} by {count}" for control, count in unbeaten.most_common())
+        times = Counter(c.control for cell in cells for c in cell.against if not c.beaten)
+        if times:
+            found = ", ".join(f"{control} by {n}" for control, n in times.most_common())
             lines.append(f"{column.label} on {column.dataset}: of {len(cells)} methods, not beaten are {found}")
     return lines
 
