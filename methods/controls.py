@@ -63,4 +63,4 @@ def oracle(model: ModelView, batch: Batch) -> Tensor:
     """The truth's own mask: the ceiling of metrics that compare with it."""
     assert batch.truth is not None
     masks = [truth.mask if truth.mask is not None else torch.zeros(batch.size, dtype=torch.bool) for truth in batch.truth]
-    return torch.stack(masks + masks[-1:] * (len(batch) - len(masks))).float()
+    return torch.stack(masks).float()

@@ -83,7 +83,7 @@ def test_the_wheel_has_everything_below_one_name(wheel, tmp_path):
         f"assert pathlib.Path(xbench.__file__).is_relative_to({str(wheel)!r})\n"
         "from xbench import suite\nfrom xbench.registry import registry\n"
         "suite.plan(suite.load(suite.find('quick')), suite.Selection(), registry)\n"
-        "from xbench import workflow\nassert workflow.reference('quick') is not None"
+        "from xbench import runs\nassert runs.reference('quick') is not None"
     )
     done = python(code, wheel, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from xbench import workflow
+from xbench import runs
 from xbench.report.tables import number
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +20,7 @@ def table():
 
 
 def test_the_readmes_table_is_the_reference(table):
-    rows, _ = workflow.reference("quick")
+    rows, _ = runs.reference("quick")
     means = rows.groupby(["method", "metric"])["value"].mean()
     assert len(table) == rows["method"].nunique()
     for method, cells in table:
@@ -44,7 +44,7 @@ def test_the_readmes_method_is_ten_lines_and_loads(tmp_path):
 def test_the_reference_is_small_whole_and_names_no_machine():
     folder = ROOT / "results" / "quick"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000
-    rows, manifest = workflow.reference("quick")
+    rows, manifest = runs.reference("quick")
     assert manifest["complete"]
     assert rows["seconds"].isna().all()
     assert not {"inputs", "machine", "request"} & set(manifest)
@@ -56,13 +56,13 @@ def test_the_reference_is_what_the_code_would_compute():
     from xbench import keys, suite
     from xbench.registry import registry
 
-    _, manifest = workflow.reference("quick")
+    _, manifest = runs.reference("quick")
     plan = suite.plan(suite.load(suite.find("quick")), suite.Selection(), registry)
     today = set()
     for planned in plan.tracks:
         track, revision = planned.track, planned.dataset().revision
         for metric in planned.metrics:
-            key = keys.protocol_key(planned.dataset, revision, track.target, track.only, track.view, metric, keys.DTYPE)
+            key = keys.protocol_key(planned.dataset, revision, track.target, track.only, track.view, metric, "float32")
             today.add(key)
     assert today == set(manifest["columns"])
     assert {m.name for m in plan.methods} == set(manifest["methods"])
@@ -73,7 +73,7 @@ def test_paired_findings_of_the_reference():
     per pixel on insertion and in mosaics, but not on deletion, where that noise is adversarial."""
     from xbench import leaderboard
 
-    (table,) = leaderboard.build(*workflow.reference("quick")).tables
+    (table,) = leaderboard.build(*runs.reference("quick")).tables
     (line,) = [line for line in table.lines if line.method == "grad_cam"]
     cells = dict(zip([c.metric for c in table.columns], line.cells, strict=True))
     beaten = {metric: {c.control: c.beaten for c in cells[metric].against} for metric in METRICS}

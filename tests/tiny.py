@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from xbench import (
     Batch,
     Box,
+    BrokenSample,
     ClassList,
     Curve,
     Dataset,
@@ -66,8 +67,9 @@ class Pictures(Dataset):
 
     classes = CLASSES
 
-    def __init__(self, n: int, bad_label: bool) -> None:
-        self.n, self.bad_label, self.revision = n, bad_label, "1"
+    def __init__(self, n: int, bad_label: bool, uneven: bool, broken: int) -> None:
+        self.n, self.bad_label, self.uneven, self.broken, self.revision = n, bad_label, uneven, broken, "1"
+        self.notes = ("one note",) if broken >= 0 else ()
 
     def entries(self) -> Sequence[Entry]:
         found = []
@@ -78,8 +80,11 @@ class Pictures(Dataset):
 
     def load(self, id: str) -> Sample:
         i = int(id.rpartition("_")[2])
+        if i == self.broken:
+            raise BrokenSample(f"cannot read {id}: truncated")
         generator = torch.Generator().manual_seed(i)
-        image = torch.randint(0, 128, (3, SIDE, SIDE), generator=generator).to(torch.uint8)
+        height = SIDE + 8 * (i % 3) if self.uneven else SIDE
+        image = torch.randint(0, 128, (3, height, SIDE), generator=generator).to(torch.uint8)
         x, y = 2 + i % 7, 3 + i % 5
         image[:, y : y + 12, x : x + 10] += 100
         labels = self.entries()[i].labels
@@ -87,9 +92,9 @@ class Pictures(Dataset):
 
 
 @dataset("tiny_pictures", provides={"mask", "boxes"})
-def tiny_pictures(n: int = 6, bad_label: bool = False) -> Dataset:
+def tiny_pictures(n: int = 6, bad_label: bool = False, uneven: bool = False, broken: int = -1) -> Dataset:
     """Squares on noise."""
-    return Pictures(n, bad_label)
+    return Pictures(n, bad_label, uneven, broken)
 
 
 @method("tiny_cam", needs={"feature_maps", "gradients"})
@@ -121,7 +126,7 @@ def tiny_negated(model: ModelView, batch: Batch, inner: Method) -> Tensor:
 def tiny_truth(model: ModelView, batch: Batch) -> Tensor:
     """The mask."""
     masks = [truth.mask for truth in batch.truth]
-    return torch.stack(masks + masks[-1:] * (len(batch) - len(masks))).float()
+    return torch.stack(masks).float()
 
 
 @method("tiny_attention", needs={"attention"})
@@ -147,8 +152,7 @@ def tiny_probe(model: ModelView, batch: Batch) -> Tensor:
     orders = [[Ranking(i, top), Ranking(i, top.flip(0))] for i in range(len(batch.items))]
     half = height * width // 2
     curves = [Curve(ranking, (0, half), "image", "zero") for pair in orders for ranking in pair]
-    drops = torch.stack([answer[0] - answer[1] for answer in model.probe(curves)]).reshape(-1, 2, 1).float()
-    return torch.cat([drops, drops[-1:].expand(len(batch) - len(drops), -1, -1)])
+    return torch.stack([answer[0] - answer[1] for answer in model.probe(batch, curves)]).reshape(-1, 2, 1).float()
 
 
 @metric("tiny_wrong", kind="ground_truth", version="1", direction="higher", needs={"mask"})
@@ -156,6 +160,8 @@ def tiny_wrong(maps: Tensor, truth: Truth, how: str = "shape") -> Tensor:
     """Breaks its contract."""
     if how == "shape":
         return maps.sum()
+    if how == "vectors":
+        return maps[:, 0]
     raise ValueError("no value")
 
 
@@ -164,6 +170,14 @@ def tiny_mass(maps: Tensor, truth: Truth) -> Tensor:
     """Share of the positive map inside the mask."""
     positive = maps.clamp(min=0)
     return (positive * truth.mask).sum(dim=(1, 2)) / positive.sum(dim=(1, 2)).clamp(min=1e-6)
+
+
+@metric("tiny_threshold", kind="ground_truth", version="1", direction="higher", needs={"mask"}, frame="image", reduce="best")
+def tiny_threshold(maps: Tensor, truth: Truth) -> Tensor:
+    """IoU with the mask at four thresholds of the map's own maximum, in the window frame: [M, 4]."""
+    tops = maps.amax(dim=(1, 2), keepdim=True)
+    above = torch.stack([maps > t * tops for t in (0.2, 0.4, 0.6, 0.8)], dim=1)
+    return (above & truth.mask).sum(dim=(2, 3)) / (above | truth.mask).sum(dim=(2, 3))
 
 
 @metric("tiny_deletion", kind="faithfulness", version="1", direction="lower")

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from xbench.api import evaluate, run
     from xbench.classes import ClassList
     from xbench.data import Batch, Box, Dataset, Entry, Item, Sample, Score, Truth
-    from xbench.errors import XbenchError
+    from xbench.errors import BrokenSample, NotApplicable, XbenchError
     from xbench.maps import SaliencyMap
     from xbench.modelview import Model, ModelView, Preprocessing
     from xbench.plugins import Method
-    from xbench.probing import Curve
+    from xbench.probing import Blends, Curve
     from xbench.registry import dataset, method, metric, model
     from xbench.specs import Spec
 
@@ -24,10 +24,10 @@ _HOME = {
     "xbench.api": ["evaluate", "run"],
     "xbench.classes": ["ClassList"],
     "xbench.data": ["Batch", "Box", "Dataset", "Entry", "Item", "Sample", "Score", "Truth"],
-    "xbench.errors": ["XbenchError"],
+    "xbench.errors": ["BrokenSample", "NotApplicable", "XbenchError"],
     "xbench.maps": ["SaliencyMap"],
     "xbench.modelview": ["Model", "ModelView", "Preprocessing"],
-    "xbench.probing": ["Curve"],
+    "xbench.probing": ["Blends", "Curve"],
     "xbench.plugins": ["Method"],
     "xbench.registry": ["dataset", "method", "metric", "model"],
     "xbench.specs": ["Spec"],
@@ -35,7 +35,9 @@ _HOME = {
 _WHERE = {name: home for home, names in _HOME.items() for name in names}
 __all__ = [
     "Batch",
+    "Blends",
     "Box",
+    "BrokenSample",
     "ClassList",
     "Curve",
     "Dataset",
@@ -44,6 +46,7 @@ __all__ = [
     "Method",
     "Model",
     "ModelView",
+    "NotApplicable",
     "Preprocessing",
     "SaliencyMap",
     "Sample",

@@ -21,7 +21,7 @@ def evaluate(
     model: str = "efficientnet_lite0",
     dataset: str = "photos",
     target: Literal["label", "prediction", "present"] = "prediction",
-    view: Literal["crop", "full"] = "crop",
+    view: Literal["crop", "squash", "keep_aspect", "full"] = "crop",
     limit: int | None = None,
     seed: int = 0,
     batch_size: int = 8,

@@ -24,12 +24,23 @@ class ClassList:
             return self.synsets == other.synsets
         return self.names == other.names
 
+    def translation(self, other: ClassList) -> tuple[int, ...] | None:
+        """For each class its index in another list, by WordNet id where both know them, else by name; None where one is missing
+        there or two of them are the same."""
+        both = bool(self.synsets and other.synsets)
+        ours, theirs = (self.synsets, other.synsets) if both else (self.names, other.names)
+        if len(set(ours)) < len(ours) or any(theirs.count(name) != 1 for name in ours):
+            return None
+        return tuple(theirs.index(name) for name in ours)
+
     def index(self, name: str) -> int:
-        """The index of a class given by index, name (any case) or WordNet id.
+        """The index of a class given by name, index, WordNet id, or name in any case; tried in this order.
 
         Raises:
             KeyError: there is no such class.
         """
+        if name in self.names:
+            return self.names.index(name)
         if name.isdigit() and int(name) < len(self):
             return int(name)
         if name in self.synsets:

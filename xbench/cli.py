@@ -14,6 +14,7 @@ from xbench.errors import XbenchError
 
 if TYPE_CHECKING:
     from xbench.leaderboard import Leaderboard
+    from xbench.workflow import Outcome
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -54,7 +55,6 @@ def list_(
         for id in registry.ids(single):
             plugin_ = registry.plugins.get((single, id)) or registry.get(single, id)
             found[id] = plugin_.summary
-            found |= {f"{plugin_.prefix}{n}": "" for n in (plugin_.names() if plugin_.names else [])}
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -91,6 +91,8 @@ def show(
             shown = ", ".join(sorted(value)) if isinstance(value, frozenset) else value
             if shown not in ("", None):
                 print(f"  {key}: {shown}")
+        if plugin_.names and id == plugin_.id:
+            print(f"  members: {', '.join(plugin_.names())}")
         for p in plugin_.parameters:
             print(f"  parameter {p.name}: {p.annotation}" + ("" if p.default is p.empty else f", default {p.default}"))
         print(f"  source: {plugin_.module}")
@@ -107,29 +109,85 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Instead of the suite's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory [results/runs/SUITE].")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures in every forward pass.")] = None,
+    device: Annotated[str, typer.Option(help="Where models compute, such as cuda:0.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16; part of the protocol, never mixed in a column.")] = "float32",
+    shard: Annotated[str | None, typer.Option(help="Only part I/N of the work; see merge.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [all cores].")] = None,
     plugin: Plugins = [],
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the rows in the run directory.")] = False,
+    save_maps: Annotated[bool, typer.Option("--save-maps", help="Keep every map; changed metrics need no new ones.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what is in the run directory.")] = False,
 ) -> None:
     """Run a suite, or what is left of it, and show the leaderboard."""
     from xbench import workflow
     from xbench.report.progress import Console
-    from xbench.suite import Selection, listed
+    from xbench.suite import Selection, listed, parse_dtype, parse_shard
 
-    selection = Selection(listed(methods), listed(models), listed(datasets), listed(metrics), limit, seed, batch_size)
+    lists = (listed(methods), listed(models), listed(datasets), listed(metrics))
+    selection = Selection(*lists, limit, seed, batch_size, parse_shard(shard), device, parse_dtype(dtype))
     start = time.perf_counter()
     with Console() as progress:
-        done = workflow.run(suite, selection, out=out, plugins=plugin, fresh=fresh, threads=threads, progress=progress)
-    board = done.leaderboard()
-    if done.computed or not (done.folder / "leaderboard.html").is_file():
-        _write(done.folder / "leaderboard.html", _html(board, done.rows, done.manifest, done.folder))
-    _print(board)
-    what = f"{done.computed} values computed" if done.computed else "nothing left to compute"
-    print(f"{what} in {time.perf_counter() - start:.0f} s; rows, pictures and curves: {done.folder}/leaderboard.html")
-    for name, (bad, of) in done.nan_methods().items():
-        raise XbenchError(
-            f"method {name} returned NaN or infinite maps: {bad} of {of} values are NaN and not ranked; mend the method"
+        done = workflow.run(
+            suite, selection, out=out, plugins=plugin, fresh=fresh, save_maps=save_maps, threads=threads, progress=progress
         )
+    _show(done, start)
+
+
+@app.command()
+def score(
+    maps: Annotated[Path, typer.Argument(help="Folder of maps by item id: .npy, or .safetensors that hold many")],
+    suite: Annotated[str, typer.Option(help="The suite whose protocol and metrics score them.")],
+    name: Annotated[str, typer.Option(help="Their row on the leaderboard.")],
+    models: Annotated[str | None, typer.Option(help="Comma-separated specs instead of the suite's.")] = None,
+    datasets: Annotated[str | None, typer.Option(help="Which of the suite's datasets.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Which of the suite's metrics.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first N items of each dataset.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory, that of a run to stand beside [results/runs/SUITE].")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [all cores].")] = None,
+    plugin: Plugins = [],
+) -> None:
+    """Put maps that were made elsewhere on a suite's leaderboard."""
+    from xbench import workflow
+    from xbench.report.progress import Console
+    from xbench.suite import Selection, listed
+
+    selection = Selection(None, listed(models), listed(datasets), listed(metrics), limit)
+    start = time.perf_counter()
+    with Console() as progress:
+        done = workflow.score(maps, name, suite, selection, out=out, plugins=plugin, threads=threads, progress=progress)
+    _show(done, start)
+
+
+@app.command()
+def items(
+    suite: Annotated[str, typer.Argument(help="A suite's name or the path of a TOML file")],
+    out: Annotated[Path, typer.Option(help="CSV file to write.")],
+    models: Annotated[str | None, typer.Option(help="Comma-separated specs instead of the suite's.")] = None,
+    datasets: Annotated[str | None, typer.Option(help="Which of the suite's datasets.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first N items of each dataset.")] = None,
+    plugin: Plugins = [],
+) -> None:
+    """List what a suite explains: every item with its target class and the window of the picture that the model sees."""
+    from xbench import workflow
+    from xbench.suite import Selection, listed
+
+    table = workflow.items(suite, Selection(None, listed(models), listed(datasets), None, limit), plugins=plugin)
+    _write(out, table.to_csv(index=False))
+    print(f"{len(table)} items: {out}")
+
+
+@app.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, such as the shards of one run.")],
+    out: Annotated[Path, typer.Option(help="Where the merged run goes.")],
+) -> None:
+    """Merge run directories; the shards of a run together are the undivided run."""
+    from xbench import leaderboard, runs
+
+    rows, manifest = runs.merge(folders, out)
+    board = leaderboard.build(rows, manifest, runs.reference(manifest["suite"]))
+    _write(out / "leaderboard.html", _html(board, rows, manifest, out))
+    _print(board)
+    print(f"{len(rows)} rows of {len(folders)} runs: {out}")
 
 
 @app.command("leaderboard")
@@ -139,11 +197,12 @@ def leaderboard_(
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the screen.")] = None,
 ) -> None:
     """Show the leaderboard of one or more runs, finished or not."""
-    from xbench import leaderboard, workflow
+    from xbench import leaderboard
     from xbench.errors import did_you_mean
     from xbench.report import tables
+    from xbench.runs import read_all
 
-    rows, manifest = workflow.read_all(runs)
+    rows, manifest = read_all(runs)
     board = leaderboard.build(rows, manifest)
     renderers = {"csv": tables.to_csv, "md": tables.to_markdown, "json": tables.to_json}
     if format == "table" and out is None:
@@ -169,12 +228,12 @@ def publish(
     plugin: Plugins = [],
 ) -> None:
     """Finish a suite's run and write its rows and tables, without timings, as reference results."""
-    from xbench import workflow
+    from xbench import runs, workflow
     from xbench.report.progress import Console
 
     with Console() as progress:
         done = workflow.run(suite, out=run_dir, plugins=plugin, progress=progress)
-    workflow.publish(done, out)
+    runs.publish(done.rows, done.manifest, out)
     print(f"{len(done.rows)} rows: {out}")
 
 
@@ -201,9 +260,9 @@ def explain(
 @app.command()
 def cite(run: Annotated[Path, typer.Argument(help="Run directory")]) -> None:
     """Print BibTeX of all that a run used."""
-    from xbench import citations, workflow
+    from xbench import citations, runs
 
-    _, manifest = workflow.read(run)
+    _, manifest = runs.read(run)
     print("\n\n".join(citations.of_run(manifest)))
 
 
@@ -217,7 +276,7 @@ def doctor() -> None:
     from xbench.registry import registry
 
     print(f"python {platform.python_version()} on {platform.platform()}")
-    for name in ("xbench-xai", "torch", "torchvision", "timm", "numpy", "pandas", "pyarrow", "grad-cam", "foolbox"):
+    for name in ("xbench-xai", "torch", "torchvision", "timm", "captum", "numpy", "pandas", "pyarrow", "grad-cam", "foolbox"):
         try:
             print(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
@@ -236,6 +295,20 @@ def doctor() -> None:
     print("all plug-ins load" if not failed else f"{failed} plug-ins do not load")
     if failed:
         raise typer.Exit(2)
+
+
+def _show(done: Outcome, start: float) -> None:
+    """The leaderboard of a run on the screen and as a page, and what went wrong."""
+    board = done.leaderboard()
+    if done.computed or not (done.folder / "leaderboard.html").is_file():
+        _write(done.folder / "leaderboard.html", _html(board, done.rows, done.manifest, done.folder))
+    _print(board)
+    what = f"{done.computed} values computed" if done.computed else "nothing left to compute"
+    print(f"{what} in {time.perf_counter() - start:.0f} s; rows, pictures and curves: {done.folder}/leaderboard.html")
+    for name, (bad, of) in done.nan_methods().items():
+        raise XbenchError(
+            f"method {name} returned NaN or infinite maps: {bad} of {of} values are NaN and not ranked; mend the method"
+        )
 
 
 def _html(board: Leaderboard, rows: Any, manifest: Any, *folders: Path) -> str:

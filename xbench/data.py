@@ -38,6 +38,7 @@ class Sample:
     """One picture with all that is known of it.
 
     image: uint8 ``[3, H, W]``. labels: the classes present, the main one first. masks: class -> bool ``[H, W]``.
+    ignore: bool ``[H, W]``, pixels that belong to nobody knows what, such as PASCAL VOC's 255.
     sources: the pictures that it was composed of (a mosaic's photographs), each with its label.
     """
 
@@ -47,6 +48,7 @@ class Sample:
     boxes: tuple[Box, ...] = ()
     masks: Mapping[int, Tensor] = field(default_factory=dict)
     sources: tuple[Sample, ...] = ()
+    ignore: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,13 @@ class Truth:
 
     mask: bool ``[H, W]``, the target's pixels. boxes: the target's boxes.
     visible: share of the target's pixels (in the image frame) that the model can see.
+    ignore: bool ``[H, W]``, pixels of which nobody knows whose they are: no metric counts them, for or against. Apart from mask.
     """
 
     mask: Tensor | None = None
     boxes: tuple[Box, ...] = ()
     visible: float = 1.0
+    ignore: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -103,12 +107,15 @@ class Dataset(ABC):
         classes: what labels stand for.
         revision: changes whenever a picture, a label or the truth does.
         files: every file that is read, so that a finished run can tell whether its inputs changed.
+        notes: what is amiss with the data, one line each, such as ``3 boxes reach beyond their pictures and were clipped``;
+            the leaderboard shows them.
     """
 
     xbench_kind = "dataset"
     classes: ClassList
     revision: str
     files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def entries(self) -> Sequence[Entry]:
@@ -119,8 +126,17 @@ class Dataset(ABC):
         """The sample of that id.
 
         Raises:
-            XbenchError: it cannot be read.
+            BrokenSample: it cannot be read; the run counts it and goes on.
         """
+
+    def size(self, id: str) -> tuple[int, int]:
+        """(height, width) of a sample's picture, as ``load`` gives it; override it where that needs no decoding.
+
+        Raises:
+            BrokenSample: it cannot be read.
+        """
+        height, width = self.load(id).image.shape[-2:]
+        return height, width
 
     def items(self, policy: TargetPolicy) -> list[Item]:
         """One item per sample (its main label, or the model's prediction), or one per present class."""
@@ -133,6 +149,35 @@ class Dataset(ABC):
                 target = entry.labels[0] if policy == "label" else None
                 found.append(Item(entry.id, entry.id, target, entry.clusters[0]))
         return found
+
+
+class Relabelled(Dataset):
+    """A dataset whose labels are translated into the classes of a model that has them all, and more."""
+
+    def __init__(self, inner: Dataset, classes: ClassList, translation: Sequence[int]) -> None:
+        self.inner, self.classes, self.translation = inner, classes, tuple(translation)
+        self.revision, self.files, self.notes = inner.revision, inner.files, inner.notes
+
+    def entries(self) -> Sequence[Entry]:
+        return [dataclasses.replace(e, labels=tuple(self._new(x) for x in e.labels)) for e in self.inner.entries()]
+
+    def load(self, id: str) -> Sample:
+        return self._translated(self.inner.load(id))
+
+    def size(self, id: str) -> tuple[int, int]:
+        return self.inner.size(id)
+
+    def _translated(self, sample: Sample) -> Sample:
+        return dataclasses.replace(
+            sample,
+            labels=tuple(self._new(x) for x in sample.labels),
+            boxes=tuple(dataclasses.replace(b, label=self._new(b.label)) for b in sample.boxes),
+            masks={self._new(label): mask for label, mask in sample.masks.items()},
+            sources=tuple(self._translated(source) for source in sample.sources),
+        )
+
+    def _new(self, label: int) -> int:
+        return self.translation[label]
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +210,15 @@ class Batch:
 
     def rand(self, *shape: int) -> Tensor:
         """Uniform noise in [0, 1), ``[B, *shape]``, drawn per item."""
-        return torch.stack([torch.rand(shape, generator=g) for g in self.generators()])
+        return torch.stack([torch.rand(shape, generator=g) for g in self.generators()]).to(self.images.device)
+
+    def randn(self, *shape: int) -> Tensor:
+        """Standard normal noise, ``[B, *shape]``, drawn per item."""
+        return torch.stack([torch.randn(shape, generator=g) for g in self.generators()]).to(self.images.device)
+
+    def with_images(self, images: Tensor) -> Batch:
+        """The same items and targets with other inputs ``[B, 3, h, w]``, such as noisy or resized ones."""
+        return dataclasses.replace(self, images=images)
 
     def seeded(self, *parts: str) -> Batch:
         """The same batch, with randomness derived from these parts too."""

@@ -48,7 +48,7 @@ def explain_picture(path: Path, model_spec: str, methods: Sequence[str], target:
             raise
         except Exception as error:
             raise XbenchError(f"method {method.name} failed on {path}: {type(error).__name__}: {error}") from error
-        map_ = maps.validated(raw, 1, batch.size, method.name)[0]
+        map_ = maps.validated(raw, 1, 1, batch.size, method.name)[0]
         row.append((method.name, pictures.overlay(seen, map_.numpy())))
     pictures.sheet([row[i : i + 6] for i in range(0, len(row), 6)], out)
     return f"{model.classes.names[explained]} (p = {float(probabilities[explained]):.2f}) explained by {', '.join(methods)}: {out}"

@@ -1,10 +1,13 @@
-"""Geometry: how a picture becomes the model's input, and how truth follows it there. The only place that knows.
+"""Geometry: how a picture becomes the model's input, and how truth and maps follow it. The only place that knows.
 
-A View cuts a window out of the image frame and resizes it to the model's input. Truth is clipped to the window.
+Three frames. The *image frame* is the picture as stored. The *input frame* is what the model gets. The *window frame* is the part
+of the picture that the model sees, in pixels of the image frame: where tolerances in real pixels make sense, and where nothing
+unseen exists that could be counted for or against a map. A View cuts the window out and resizes it to the input.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +19,11 @@ from torch.nn import functional
 
 from xbench.data import Box, Sample, Truth
 
-ViewKind = Literal["crop", "full"]
+ViewKind = Literal["crop", "squash", "keep_aspect", "full"]
+Frame = Literal["input", "image"]
+Interpolation = Literal["bicubic", "bilinear"]
+
+LONGEST = 16  # times the shorter side: what keep_aspect makes of a thinner picture would not fit into memory
 
 
 @dataclass(frozen=True)
@@ -29,19 +36,26 @@ class View:
     height: int
     size: tuple[int, int]
 
-    def image(self, image: Tensor) -> Tensor:
-        """uint8 ``[3, H, W]`` -> uint8 ``[3, *size]``, bicubic with anti-aliasing (PIL: integer arithmetic, the same on every
-        machine); untouched where nothing has to change."""
+    def image(self, image: Tensor, interpolation: Interpolation = "bicubic") -> Tensor:
+        """uint8 ``[3, H, W]`` -> uint8 ``[3, *size]``, with anti-aliasing (PIL: integer arithmetic, the same on every machine);
+        untouched where nothing has to change."""
         window = self._cut(image)
         if window.shape[-2:] == self.size:
             return window
         picture = Image.fromarray(window.permute(1, 2, 0).contiguous().numpy())
-        resized = picture.resize((self.size[1], self.size[0]), Image.Resampling.BICUBIC)
+        resized = picture.resize((self.size[1], self.size[0]), Image.Resampling[interpolation.upper()])
         return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+    @property
+    def window(self) -> View:
+        """The view that shows the same window pixel by pixel: the window frame."""
+        return dataclasses.replace(self, size=(self.height, self.width))
 
     def mask(self, mask: Tensor) -> Tensor:
         """bool ``[H, W]`` in the image frame -> bool ``[*size]``, nearest pixel."""
         window = self._cut(mask)[None, None].to(torch.uint8)
+        if window.shape[-2:] == self.size:
+            return window[0, 0].bool()
         return functional.interpolate(window, self.size, mode="nearest-exact")[0, 0].bool()
 
     def box(self, box: Box) -> Box | None:
@@ -50,6 +64,15 @@ class View:
         x0, x1 = (min(max(x - self.left, 0), self.width) * scale_x for x in (box.x0, box.x1))
         y0, y1 = (min(max(y - self.top, 0), self.height) * scale_y for y in (box.y0, box.y1))
         return Box(box.label, x0, y0, x1, y1, box.difficult) if x0 < x1 and y0 < y1 else None
+
+    def paste(self, map_: Tensor, height: int, width: int) -> Tensor:
+        """A map at any grid, float ``[h, w]`` -> the whole image frame, ``[height, width]``, NaN where the model saw nothing."""
+        whole = torch.full((height, width), torch.nan)
+        window = functional.interpolate(
+            map_[None, None].float(), (self.height, self.width), mode="bilinear", align_corners=False, antialias=True
+        )
+        whole[self.top : self.top + self.height, self.left : self.left + self.width] = window[0, 0]
+        return whole
 
     def truth(self, sample: Sample, target: int) -> Truth:
         """What is known of a target, in the input frame. Without a mask of its own, the mask is the union of its boxes."""
@@ -63,18 +86,49 @@ class View:
             return Truth(visible=0.0)
         total = int(mask.sum())
         visible = int(self._cut(mask).sum()) / total if total else 0.0
-        return Truth(self.mask(mask), tuple(c for b in boxes if (c := self.box(b))), visible)
+        seen = self.mask(mask)
+        ignore = self.mask(sample.ignore) & ~seen if sample.ignore is not None else None
+        return Truth(seen, tuple(c for b in boxes if (c := self.box(b))), visible, ignore)
 
     def _cut(self, tensor: Tensor) -> Tensor:
         return tensor[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 def crop(height: int, width: int, size: tuple[int, int], share: float) -> View:
-    """The centred square of ``share`` of the shorter side, resized to ``size``."""
-    side = max(1, int(min(height, width) * share))
-    return View((width - side) // 2, (height - side) // 2, side, side, size)
+    """The centred window of the input's proportions and ``share`` of the largest such, resized to ``size``."""
+    if size[0] == size[1]:
+        high = wide = max(1, int(min(height, width) * share))
+    else:
+        scale = min(height / size[0], width / size[1]) * share
+        high, wide = (min(max(1, round(s * scale)), limit) for s, limit in zip(size, (height, width), strict=True))
+    return View((width - wide) // 2, (height - high) // 2, wide, high, size)
+
+
+def squash(height: int, width: int, size: tuple[int, int]) -> View:
+    """The whole picture, stretched to ``size`` whatever its proportions."""
+    return View(0, 0, width, height, size)
+
+
+def keep_aspect(height: int, width: int, size: tuple[int, int]) -> View:
+    """The whole picture in its proportions, its shorter side resized to the input's shorter side. Networks must take any size."""
+    shorter, side = min(height, width), min(size)
+    high, wide = (min(max(1, round(s * side / shorter)), LONGEST * side) for s in (height, width))
+    return View(0, 0, width, height, (high, wide))
 
 
 def full(height: int, width: int) -> View:
     """The whole picture at its stored size."""
     return View(0, 0, width, height, (height, width))
+
+
+def view(kind: ViewKind, height: int, width: int, size: tuple[int, int], share: float) -> View:
+    """The view of that kind of a picture of height x width for a model input of ``size`` and a crop of ``share``."""
+    match kind:
+        case "crop":
+            return crop(height, width, size, share)
+        case "squash":
+            return squash(height, width, size)
+        case "keep_aspect":
+            return keep_aspect(height, width, size)
+        case "full":
+            return full(height, width)

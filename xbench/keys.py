@@ -19,10 +19,9 @@ from pathlib import Path
 from xbench.plugins import Bound, BoundDataset, Metric
 
 # Modules of the core whose rules a value depends on. An edit of one of them makes every row new.
-RULES = ("data", "geometry", "maps", "modelview", "probing", "runner")
+RULES = ("data", "features", "geometry", "maps", "modelview", "pictures", "probing", "runner", "scoring")
 # Libraries of the core that values depend on; those of plug-ins are found from their imports.
 CORE_LIBRARIES = ("numpy", "pillow", "torch")
-DTYPE = "float32"
 KEY_LENGTH = 20  # hex digits: 80 bits, no collision to fear below 10^10 rows
 
 
@@ -124,10 +123,13 @@ def _imports(path: Path) -> tuple[frozenset[Path], frozenset[str]]:
 
 
 def protocol_key(dataset: BoundDataset, revision: str, target: str, only: str, view: str, metric: Metric, dtype: str) -> str:
-    """What makes two numbers comparable: dataset and its revision, item and target policy, view, metric, frame, dtype."""
+    """What makes two numbers comparable: dataset and its revision, item and target policy, view, metric, frame, dtype.
+
+    Not the dataset's parameters: its revision says what they select, and they may hold paths of one machine.
+    """
     info = metric.info
     described = [metric.plugin.id, info.version, metric.all_params, info.frame]
-    return digest([dataset.plugin.id, dataset.all_params, revision], target, only, view, described, dtype)
+    return digest([dataset.plugin.id, revision], target, only, view, described, dtype)
 
 
 def pair_key(row: Mapping[str, object]) -> str:

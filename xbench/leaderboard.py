@@ -6,17 +6,15 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from xbench import stats
-from xbench.stats import Estimate
+from xbench import reductions, stats
+from xbench.stats import Estimate, Sample
 
-if TYPE_CHECKING:
-    pass
-
+INTERRUPTED = "INCOMPLETE: the run was interrupted; start it again to continue"
 ARROWS = {"higher": "↑", "lower": "↓"}
 MARKS = {True: "†", False: "‡"}
 LEGEND = {
@@ -52,6 +50,7 @@ class Column:
     items: int
     chance: str = ""
     protocol: str = ""
+    reduce: str = "mean"
 
     @property
     def label(self) -> str:
@@ -144,12 +143,22 @@ def build(
             rows = pd.concat([rows, other[keep].assign(source="reference")], ignore_index=True)
         described["methods"] = {**about["methods"], **described["methods"]}
     tables = [_table(str(model), group, described) for model, group in rows.groupby("model", sort=True)]
-    return Leaderboard(manifest.get("title") or manifest.get("suite", ""), tables, _notes(tables, manifest))
+    notes = _notes(tables, manifest) + _unreadable(rows)
+    return Leaderboard(manifest.get("title") or manifest.get("suite", ""), tables, notes)
 
 
 def _table(model: str, rows: pd.DataFrame, described: Mapping[str, Any]) -> Table:
     columns = [
-        Column(key, about["dataset"], about["metric"], about["direction"], 0, about["chance"], about["protocol"])
+        Column(
+            key,
+            about["dataset"],
+            about["metric"],
+            about["direction"],
+            0,
+            about["chance"],
+            about["protocol"],
+            about.get("reduce", "mean"),
+        )
         for key, about in described["columns"].items()
         if key in set(rows["protocol_key"])
     ]
@@ -166,7 +175,7 @@ def _table(model: str, rows: pd.DataFrame, described: Mapping[str, Any]) -> Tabl
             cells.append(_cell(group, column))
             if group is not None:
                 values[method, column.key] = group.set_index("item")
-        known = own[own["status"] != "not_applicable"]
+        known = own[own["status"].isin(["ok", "nan"])]
         cost = {name: float(known[name].mean()) for name in ("forwards", "backwards", "seconds")}
         lines.append(Line(method, bool(about.get("control")), str(own["source"].iloc[0]), cells, **cost))
     floors = [m for m in (line.method for line in lines if line.control) if not described["methods"][m].get("ceiling")]
@@ -184,11 +193,11 @@ def _table(model: str, rows: pd.DataFrame, described: Mapping[str, Any]) -> Tabl
 
 def _cell(group: pd.DataFrame | None, column: Column) -> Cell:
     if group is None:
-        return Cell(stats.estimate(np.empty(0), np.empty(0, dtype=object)), missing=column.items, reason="not run")
+        return Cell(Estimate(math.nan, math.nan, math.nan, 0, 0), missing=column.items, reason="not run")
     ok = group[group["status"] == "ok"]
     reasons = group["reason"].dropna().unique()
     return Cell(
-        stats.estimate(ok["value"].to_numpy(np.float64), ok["cluster"].to_numpy(object)),
+        stats.estimate(_sample(ok, column)),
         nan=int((group["status"] == "nan").sum()),
         not_applicable=int((group["status"] == "not_applicable").sum()),
         constant=int(ok["constant"].fillna(False).astype(bool).sum()),
@@ -210,20 +219,30 @@ def _against(
 ) -> Comparison | None:
     if (floor, column.key) not in values:
         return None
-    pair = values[method, column.key].merge(values[floor, column.key], left_index=True, right_index=True, suffixes=("", "_floor"))
-    sign = 1 if column.direction == "higher" else -1
-    gain = stats.difference(
-        sign * pair["value"].to_numpy(np.float64), sign * pair["value_floor"].to_numpy(np.float64), pair["cluster"].to_numpy(object)
-    )
-    if not gain.n:
+    ours, theirs = (group[group["status"] == "ok"] for group in (values[method, column.key], values[floor, column.key]))
+    both = ours.index.intersection(theirs.index)
+    if both.empty:
         return None
-    same = bool(described["methods"][floor].get("any_grid")) or bool((pair["grid"] == pair["grid_floor"]).all())
+    ours, theirs = ours.loc[both], theirs.loc[both]
+    better, worse = (ours, theirs) if column.direction == "higher" else (theirs, ours)
+    gain = stats.difference(_sample(better, column), _sample(worse, column))
+    same = bool(described["methods"][floor].get("any_grid")) or bool((ours["grid"] == theirs["grid"]).all())
     return Comparison(floor, gain, same)
+
+
+def _sample(rows: pd.DataFrame, column: Column) -> Sample:
+    """What a column's figure is computed from; rows are all ok."""
+    if reductions.is_vector(column.reduce):
+        data = np.stack(rows["vector"].to_list()).astype(np.float64) if len(rows) else np.empty((0, 1))
+    else:
+        data = rows["value"].to_numpy(np.float64)[:, None]
+    return Sample(data, rows["cluster"].to_numpy(object), column.reduce, rows["target"].to_numpy())
 
 
 def _quality(rows: pd.DataFrame) -> list[Quality]:
     found = []
-    for dataset, group in rows.drop_duplicates(["dataset", "item"]).groupby("dataset", sort=False):
+    readable = rows[rows["status"] != "unreadable"]
+    for dataset, group in readable.drop_duplicates(["dataset", "item"]).groupby("dataset", sort=False):
         sources = group["sources_correct"].dropna()
         share = float(sources.astype(bool).mean()) if len(sources) else None
         accuracy, confidence = float(group["correct"].astype(bool).mean()), float(group["confidence"].mean())
@@ -232,7 +251,9 @@ def _quality(rows: pd.DataFrame) -> list[Quality]:
 
 
 def _notes(tables: Iterable[Table], manifest: Mapping[str, Any]) -> list[str]:
-    notes = [] if manifest.get("complete", True) else ["INCOMPLETE: the run was interrupted; start it again to continue"]
+    notes = [] if manifest.get("complete", True) else [manifest.get("incomplete") or INTERRUPTED]
+    for dataset, about in manifest.get("datasets", {}).items():
+        notes += [f"{dataset}: {note}" for note in about.get("notes", [])]
     for table in tables:
         for line in table.lines:
             for column, cell in zip(table.columns, line.cells, strict=True):
@@ -249,3 +270,14 @@ def _notes(tables: Iterable[Table], manifest: Mapping[str, Any]) -> list[str]:
             span = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
             notes.append(f"95 % intervals rest on {span} source pictures; below {stats.FEW_CLUSTERS} they are approximate")
     return list(dict.fromkeys(notes))
+
+
+def _unreadable(rows: pd.DataFrame) -> list[str]:
+    """One line per dataset with samples that could not be used."""
+    notes = []
+    for dataset, group in rows.drop_duplicates(["dataset", "item"]).groupby("dataset", sort=False):
+        broken = group[group["status"] == "unreadable"]
+        if len(broken):
+            first = broken["reason"].iloc[0]
+            notes.append(f"{dataset}: {len(broken)} of {len(group)} items cannot be read and count nowhere; the first: {first}")
+    return notes

@@ -14,13 +14,21 @@ from xbench.plugins import Bound
 from xbench.suite import Plan, PlannedTrack
 
 if TYPE_CHECKING:
-    from xbench.runner import Scene
+    from xbench.data import Item
+    from xbench.units import Scene
+
+    Block = tuple[Scene, PlannedTrack, tuple[Item, ...]]
 
 
 def describe(
-    plan: Plan, scenes: list[tuple[Scene, PlannedTrack]], request: dict[str, Any], old: dict[str, Any], loaded: list[Path]
+    plan: Plan,
+    scenes: list[tuple[Scene, PlannedTrack]],
+    blocks: list[Block],
+    request: dict[str, Any],
+    old: dict[str, Any],
+    loaded: list[Path],
 ) -> dict[str, Any]:
-    """All that readers need beside the rows, and all that tells whether a finished run still stands."""
+    """All that readers need beside the rows, and all that tells whether a finished run still stands. blocks: of items, planned."""
     bounds: list[Bound] = [*plan.methods, *plan.models]
     columns: dict[str, Any] = {}
     files = {*keys.rule_files(), *loaded}
@@ -30,6 +38,7 @@ def describe(
         for metric in planned.metrics:
             info, track = metric.info, planned.track
             only = f", only items with {track.only}" if track.only else ""
+            only += f", {plan.dtype}" if plan.dtype != "float32" else ""
             columns[scene.protocols[metric.name]] = {
                 "dataset": scene.bound.name,
                 "metric": metric.name,
@@ -55,7 +64,12 @@ def describe(
     cites = {bound.name: bound.info.cite for bound in plan.models}
     models = {s.model_name: {"digest": s.model.digest, "card": s.model.card, "cite": cites[s.model_name]} for s, _ in scenes}
     datasets = {
-        s.bound.name: {"revision": s.dataset.revision, "licence": s.bound.info.licence, "cite": s.bound.info.cite}
+        s.bound.name: {
+            "revision": s.dataset.revision,
+            "licence": s.bound.info.licence,
+            "cite": s.bound.info.cite,
+            "notes": list(s.dataset.notes),
+        }
         for s, _ in scenes
     }
     previous = {name: old.get(name, {}) for name in ("columns", "methods", "models", "datasets")}
@@ -70,10 +84,8 @@ def describe(
             "columns": list(columns),
             "methods": [m.name for m in plan.methods],
             "models": [m.name for m in plan.models],
-            # Under a limit the directory may hold rows of more items than were asked for.
-            "items": {}
-            if plan.limit is None
-            else {key: [i.id for i in s.items(plan.limit)] for s, _ in scenes for key in s.protocols.values()},
+            # Under a limit or a shard the directory may hold rows of more items than were asked for.
+            "items": {} if plan.limit is None and plan.shard is None else _items(blocks),
         },
         "columns": columns | {k: v for k, v in previous["columns"].items() if k not in columns},
         "methods": methods | {k: v for k, v in previous["methods"].items() if k not in methods},
@@ -81,12 +93,22 @@ def describe(
         "models": models | {k: v for k, v in previous["models"].items() if k not in models},
         "batch_size": {scene.bound.name: scene.batch_size for scene, _ in scenes},
         "seed": plan.suite.seed,
-        "dtype": keys.DTYPE,
+        "dtype": plan.dtype,
+        "device": plan.device,
         "inputs": {str(path.resolve()): _stamp(path) for path in sorted(files)},
         "libraries": keys.libraries(bounds) | keys.core_libraries(),
         "machine": {"system": platform.platform(), "python": platform.python_version(), "processor": platform.machine()},
         "class_names": old.get("class_names", {}),
     }
+
+
+def _items(blocks: list[Block]) -> dict[str, list[str]]:
+    """Column -> ids of the items that were asked for, in order."""
+    found: dict[str, dict[str, None]] = {}
+    for scene, _, part in blocks:
+        for key in scene.protocols.values():
+            found.setdefault(key, {}).update(dict.fromkeys(item.id for item in part))
+    return {key: list(items) for key, items in found.items()}
 
 
 def class_names(rows: pd.DataFrame, scenes: list[tuple[Scene, PlannedTrack]], old: dict[str, Any]) -> dict[str, Any]:

@@ -18,16 +18,18 @@ from xbench.errors import XbenchError
 TIE_ORDERS = 4
 
 
-def validated(maps: object, count: int, size: tuple[int, int], name: str) -> Tensor:
-    """Check what a method returned for a batch. -> float32 ``[B, h, w]``, detached, on the CPU.
+def validated(maps: object, rows: int, items: int, size: tuple[int, int], name: str) -> Tensor:
+    """Check what a method returned for a batch of so many rows, the first ``items`` of them real.
+
+    -> float32 ``[n, h, w]``, detached, on the CPU, n = rows or items.
 
     Raises:
-        XbenchError: not a floating tensor ``[B, h, w]`` with h, w between 1 and the input size; names the method.
+        XbenchError: not a floating tensor ``[n, h, w]`` with h, w between 1 and the input size; names the method.
     """
-    wanted = f"a float tensor [{count}, h, w] with h <= {size[0]} and w <= {size[1]}"
+    wanted = f"a float tensor [{rows}, h, w] with h <= {size[0]} and w <= {size[1]}"
     if not isinstance(maps, Tensor):
         raise XbenchError(f"method {name} returned {type(maps).__name__}; it must return {wanted}")
-    fits = maps.ndim == 3 and maps.shape[0] == count and all(1 <= m <= s for m, s in zip(maps.shape[1:], size, strict=True))
+    fits = maps.ndim == 3 and maps.shape[0] in (rows, items) and all(1 <= m <= s for m, s in zip(maps.shape[1:], size, strict=True))
     if not fits or not maps.is_floating_point():
         raise XbenchError(f"method {name} returned {maps.dtype} {list(maps.shape)}; it must return {wanted}")
     return maps.detach().float().cpu()
@@ -38,7 +40,9 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(maps.shape[-2:]) == size:
         return maps
     flat = maps.reshape(1, -1, *maps.shape[-2:])
-    return functional.interpolate(flat, size, mode="bilinear", align_corners=False).reshape(*maps.shape[:-2], *size)
+    shrinks = size[0] < maps.shape[-2] or size[1] < maps.shape[-1]  # then every cell still counts
+    resized = functional.interpolate(flat, size, mode="bilinear", align_corners=False, antialias=shrinks)
+    return resized.reshape(*maps.shape[:-2], *size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +103,10 @@ class SaliencyMap:
     def full(self) -> Tensor:
         """The map at the input size, float32 ``[H, W]``."""
         return resize(self.native, self.size)
+
+    def at(self, size: tuple[int, int]) -> Tensor:
+        """The map at any other size, such as that of its window in the image frame, float32 ``[h, w]``."""
+        return self.full if size == self.size else resize(self.native, size)
 
     @functools.cached_property
     def rankings(self) -> list[Ranking]:

@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from xbench import geometry
+from xbench import features, geometry
 from xbench.classes import ClassList
 from xbench.data import Batch
 from xbench.errors import XbenchError
-from xbench.probing import Curve, Prober
+from xbench.features import Layout
+from xbench.probing import Blends, Curve, Prober
+
+Dtype = Literal["float32", "bfloat16"]
+_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -28,16 +34,18 @@ class Preprocessing:
     """How a picture becomes the network's input.
 
     size: (height, width). share: side of the centre crop over the picture's shorter side. mean, std: per channel, on 0..255.
+    interpolation: how pictures are resized.
     """
 
     size: tuple[int, int]
     share: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    interpolation: geometry.Interpolation = "bicubic"
 
     def view(self, kind: geometry.ViewKind, height: int, width: int) -> geometry.View:
         """The view of that kind for a picture of that size."""
-        return geometry.full(height, width) if kind == "full" else geometry.crop(height, width, self.size, self.share)
+        return geometry.view(kind, height, width, self.size, self.share)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 ``[..., 3, H, W]`` -> float32, (x - mean) / std."""
@@ -49,24 +57,49 @@ class Preprocessing:
 class Model:
     """A classifier with everything that gives its outputs their meaning.
 
-    network: maps ``[B, 3, H, W]`` to logits ``[B, classes]``. feature_layer: name of the submodule whose output ``[B, K, h, w]``
-    CAMs explain by. files: the weights' files. card: what it is, how it was trained, under which licence.
+    network: maps ``[B, 3, H, W]`` to logits ``[B, classes]``. feature_layer: name of the submodule whose output CAMs explain by;
+    found where it is not given, checked where it is (see features.py). A network without one has no ``feature_maps``.
+    files: the weights' files. card: what it is, how it was trained, under which licence.
+    device, dtype: where and how it computes; ``bfloat16`` runs forward passes under autocast. Logits are float32 always.
+
+    Raises:
+        XbenchError: no layer of that name, or its output is not a map of the picture.
     """
 
     id: str
     network: nn.Module
     preprocessing: Preprocessing
     classes: ClassList
-    feature_layer: str
+    feature_layer: str = ""
     capabilities: frozenset[str] = frozenset({"feature_maps", "gradients"})
     files: tuple[Path, ...] = ()
     card: str = ""
     memory_format: torch.memory_format = field(default=torch.channels_last)
+    layout: Layout | None = None
+    device: str = "cpu"
+    dtype: Dtype = "float32"
 
     xbench_kind = "model"
 
     def __post_init__(self) -> None:
-        self.network.eval().requires_grad_(False).to(memory_format=self.memory_format)
+        self.network.eval().requires_grad_(False).to(memory_format=self.memory_format).to(self.device)
+        if self.layout is None and "feature_maps" in self.capabilities:
+            example = torch.zeros(1, 3, *self.preprocessing.size).to(self.device)
+            try:
+                name, layout = features.find(self.network, example, self.feature_layer) or ("", None)
+            except XbenchError as error:
+                raise XbenchError(f"model {self.id}: {error}") from error
+            object.__setattr__(self, "feature_layer", name)
+            object.__setattr__(self, "layout", layout)
+            if layout is None:
+                object.__setattr__(self, "capabilities", self.capabilities - {"feature_maps"})
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Model inputs ``[B, 3, H, W]`` -> logits, float32 ``[B, classes]``."""
+        if self.dtype == "float32":
+            return self.network(images)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+            return self.network(images).float()
 
     @functools.cached_property
     def digest(self) -> str:
@@ -91,9 +124,10 @@ class Model:
             raise XbenchError(f"model {self.id} has no layer {self.feature_layer!r}; name one of its submodules") from error
 
     def inputs(self, images: Sequence[Tensor], kind: geometry.ViewKind) -> Tensor:
-        """Pictures (uint8 ``[3, H, W]`` each, in the image frame) -> model inputs ``[n, 3, h, w]``."""
-        seen = [self.preprocessing.view(kind, *image.shape[-2:]).image(image) for image in images]
-        return self.preprocessing.normalise(torch.stack(seen)).contiguous(memory_format=self.memory_format)
+        """Pictures (uint8 ``[3, H, W]`` each, in the image frame) -> model inputs ``[n, 3, h, w]``, on the model's device."""
+        how = self.preprocessing
+        seen = [how.view(kind, *image.shape[-2:]).image(image, how.interpolation) for image in images]
+        return how.normalise(torch.stack(seen)).contiguous(memory_format=self.memory_format).to(self.device)
 
 
 @dataclass
@@ -111,9 +145,10 @@ class ModelView:
     Every tensor that it returns is detached. Gradients are those of the target's *logit*.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, progress: Callable[[int], None] | None = None) -> None:
         self.model = model
-        self.prober: Prober | None = None  # set once the batch's targets are known
+        self._progress = progress
+        self._prober: Prober | None = None
         self._home: Tensor | None = None
         self._passes: dict[str, _Pass] = {}
         self._cost = Cost()
@@ -142,18 +177,30 @@ class ModelView:
         """The gradient of the target's logit with respect to the input, ``[B, 3, H, W]``."""
         return self._gradient(self._pass(batch), batch.targets, "images")
 
-    def probe(self, curves: Sequence[Curve]) -> list[Tensor]:
-        """The target's probability along each curve of perturbed inputs of this batch, ``[points]`` each; packed into full
-        forward batches. A method that perturbs asks here."""
-        if self.prober is None:
-            raise XbenchError("this view of the model cannot probe; methods that perturb run inside a benchmark")
+    def probe(self, batch: Batch, requests: Sequence[Curve | Blends]) -> list[Tensor]:
+        """The target's probability on perturbed inputs of a batch, packed into full forward passes: float64 ``[points]`` per
+        Curve, ``[rows, masks]`` per Blends. A method that perturbs asks here."""
+        prober = self.prober(batch)
         self._inside = True
         try:
-            responses = self.prober.run(curves)
+            responses = prober.run(requests)
         finally:
             self._inside = False
-        self._cost.forwards += sum(len(curve.counts) for curve in curves) / self.prober.rows
+        # Stand-alone cost: end points that others asked for before count too.
+        asked = sum(len(r.counts) if isinstance(r, Curve) else len(r.rows) * r.count for r in requests)
+        self._cost.forwards += asked / prober.rows
         return responses
+
+    def prober(self, batch: Batch) -> Prober:
+        """What answers requests for a batch; one for all metrics and methods where the batch is the view's own."""
+        at_home = self._home is None or batch.images is self._home
+        if at_home and self._prober is not None:
+            return self._prober
+        count = len(batch.items)
+        made = Prober(self.model, batch.images[:count], batch.targets[:count], len(batch), self._progress)
+        if at_home:
+            self._home, self._prober = batch.images, made
+        return made
 
     @contextmanager
     def account(self) -> Iterator[Cost]:
@@ -185,16 +232,14 @@ class ModelView:
     def _pass(self, batch: Batch) -> _Pass:
         if self._home is None:
             self._home = batch.images
-        at_home = batch.images is self._home
-        done = self._passes.get("home") if at_home else None
-        if done is None:
+        place = "home" if batch.images is self._home else "away"
+        done = self._passes.get(place)
+        if done is None or done.given is not batch.images:
             self._inside = True
             try:
-                done = _Pass(self.model, batch.images)
+                done = self._passes[place] = _Pass(self.model, batch.images)  # of other inputs the last pass is remembered
             finally:
                 self._inside = False
-            if at_home:
-                self._passes["home"] = done
             self._cost.seconds -= done.seconds  # the time is in account()'s clock; _charge adds it for all alike
         self._charge(done, "forward", done.seconds)
         return done
@@ -207,9 +252,9 @@ class ModelView:
         return gradient
 
     def _charge(self, done: _Pass, what: str, seconds: float) -> None:
-        if (id(done), what) in self._charged:
+        if (done.number, what) in self._charged:
             return
-        self._charged.add((id(done), what))
+        self._charged.add((done.number, what))
         self._cost.seconds += seconds
         if what == "forward":
             self._cost.forwards += 1
@@ -223,18 +268,27 @@ class _Pass:
     def __init__(self, model: Model, images: Tensor) -> None:
         start = time.perf_counter()
         captured: list[Tensor] = []
-        handle = model.layer.register_forward_hook(lambda _, __, output: captured.append(output))
+        layers = [model.layer] if model.layout is not None else []
+        handles = [layer.register_forward_hook(lambda _, __, output: captured.append(output)) for layer in layers]
         try:
             with torch.enable_grad():
-                self.images = images.detach().requires_grad_()
-                self.logits = model.network(self.images)
+                self.given, self.images = images, images.detach().requires_grad_()
+                self.logits = model(self.images)
         finally:
-            handle.remove()
-        if len(captured) != 1 or not isinstance(captured[0], Tensor) or captured[0].ndim != 4:
-            raise XbenchError(f"model {model.id}: layer {model.feature_layer} must run once a pass and give [B, K, h, w]")
-        self.features = captured[0]
+            for handle in handles:
+                handle.remove()
+        if model.layout is not None and (len(captured) != 1 or not isinstance(captured[0], Tensor)):
+            raise XbenchError(f"model {model.id}: layer {model.feature_layer} must run once a pass and give one tensor")
+        self._captured, self._layout = captured, model.layout
         self.seconds = time.perf_counter() - start
+        self.number = next(_NUMBERS)
         self._gradients: dict[str, tuple[Tensor, Tensor, float]] = {}
+
+    @functools.cached_property
+    def features(self) -> Tensor:
+        """The feature layer's output, float32 ``[B, K, h, w]``."""
+        assert self._layout is not None, "the model has no feature maps"
+        return self._layout.to_grid(self._captured[0]).detach().float()
 
     def gradient(self, targets: Tensor, of: str) -> tuple[Tensor, float, bool]:
         """(gradient of the targets' logits, seconds that it took, whether it was computed just now)."""
@@ -243,7 +297,10 @@ class _Pass:
             return known[1], known[2], False
         start = time.perf_counter()
         score = self.logits.gather(1, targets[:, None]).sum()
-        wanted = self.features if of == "features" else self.images
+        wanted = self._captured[0] if of == "features" else self.images
         (gradient,) = torch.autograd.grad(score, wanted, retain_graph=True)
+        if of == "features":
+            assert self._layout is not None, "the model has no feature maps"
+            gradient = self._layout.to_grid(gradient).float()
         self._gradients[of] = targets, gradient.detach(), time.perf_counter() - start
         return gradient.detach(), self._gradients[of][2], True

@@ -36,11 +36,14 @@ class MethodInfo:
 class MetricInfo:
     """What a metric declares.
 
-    kind: ``ground_truth`` is a function (maps [M, H, W], Truth) -> values [M]; ``faithfulness`` is a class with
-        ``plan(map) -> curves`` and ``score(responses) -> Score``.
+    kind: ``ground_truth`` is a function (maps [M, H, W], Truth) -> values [M], or vectors [M, V] where ``reduce`` wants them;
+        ``faithfulness`` is a class with ``plan(map) -> curves`` and ``score(responses) -> Score``.
     version: raised whenever a value can change; rows of two versions never share a column.
     direction: ``higher`` or ``lower`` is better. range: bounds of a value. chance: what an uninformed map scores, in words.
-    needs: the truth it reads (``mask``, ``boxes``). frame: where maps and truth meet. reduce: how rows become the table's figure.
+    needs: the truth it reads (``mask``, ``boxes``).
+    frame: where maps and truth meet: ``input``, the model's, or ``image``, the part of the picture that the model sees in pixels of
+        the picture as stored (the *window frame* of geometry.py).
+    reduce: how rows become the table's figure: ``mean``, or one of reductions.py.
     """
 
     kind: Literal["ground_truth", "faithfulness"]
@@ -49,8 +52,8 @@ class MetricInfo:
     range: tuple[float, float] = (0.0, 1.0)
     chance: str = ""
     needs: frozenset[str] = frozenset()
-    frame: Literal["input"] = "input"
-    reduce: Literal["mean"] = "mean"
+    frame: Literal["input", "image"] = "input"
+    reduce: str = "mean"
     cite: str = ""
 
 

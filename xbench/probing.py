@@ -1,9 +1,9 @@
 """Perturbation: lazy requests of all metrics, methods and images become full forward batches. The only place that perturbs.
 
-A request is a Curve: pixels of a *start* picture are replaced by those of an *end* picture, in an order, and the target's
-probability is wanted at some counts of replaced pixels. Pictures are named substrates of the item's own input, so that end
-points (the clean picture, the blurred one, ...) are computed once for all methods and metrics. No perturbed picture exists
-before the batch it is packed into.
+A Curve replaces pixels of a *start* picture by those of an *end* picture, in an order, and wants the target's probability at some
+counts of replaced pixels. Blends show the picture through many soft masks. Pictures are named substrates of the item's own input,
+so that end points (the clean picture, the blurred one, ...) are computed once for all methods and metrics. No perturbed picture
+exists before the batch it is packed into.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from xbench.errors import XbenchError, did_you_mean
@@ -31,6 +31,19 @@ class Curve:
     counts: tuple[int, ...]
     start: str
     end: str
+
+
+@dataclass(frozen=True, eq=False)
+class Blends:
+    """A request: the target's probability on ``mask * picture + (1 - mask) * substrate``, for every mask on every row.
+
+    rows: batch rows. count: how many masks. mask: i -> float ``[H, W]`` in [0, 1] for all rows, or ``[len(rows), H, W]``.
+    """
+
+    rows: tuple[int, ...]
+    count: int
+    mask: Callable[[int], Tensor]
+    substrate: str = "zero"
 
 
 def _zero(inputs: Tensor) -> Tensor:
@@ -52,7 +65,7 @@ def _rise_taps() -> Tensor:
 
 def _rise_blur(inputs: Tensor) -> Tensor:
     """RISE's blur: its kernel, zero padding (borders are pulled to grey)."""
-    kernel = _rise_taps().expand(inputs.shape[1], 1, 11, 11)
+    kernel = _rise_taps().to(inputs.device).expand(inputs.shape[1], 1, 11, 11)
     return functional.conv2d(inputs, kernel, padding=5, groups=inputs.shape[1])
 
 
@@ -61,7 +74,7 @@ def _gaussian_blur(inputs: Tensor) -> Tensor:
     sigma = 10.0 * min(inputs.shape[-2:]) / 224
     radius = min(round(3 * sigma), min(inputs.shape[-2:]) - 1)
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32) / sigma) ** 2)
-    kernel = (taps / taps.sum()).expand(inputs.shape[1], 1, 1, -1)
+    kernel = (taps / taps.sum()).to(inputs.device).expand(inputs.shape[1], 1, 1, -1)
     padded = functional.pad(inputs, (radius,) * 4, mode="reflect")
     across = functional.conv2d(padded, kernel, groups=inputs.shape[1])
     return functional.conv2d(across, kernel.transpose(2, 3), groups=inputs.shape[1])
@@ -95,8 +108,8 @@ def substrate(name: str, inputs: Tensor) -> Tensor:
 class Prober:
     """Answers curves for one batch of items.
 
-    inputs: ``[n, 3, H, W]``, the items' model inputs. targets: ``[n]``. Each forward pass has exactly ``batch_size`` pictures: a
-    last short one is padded, so an answer does not depend on what it was packed with.
+    model: images ``[B, 3, H, W]`` -> logits. inputs: ``[n, 3, H, W]``, the items' model inputs. targets: ``[n]``. Each forward pass
+    has exactly ``batch_size`` pictures: a last short one is padded, so an answer does not depend on what it was packed with.
 
     progress is told the number of pictures after every forward pass.
 
@@ -106,23 +119,27 @@ class Prober:
 
     def __init__(
         self,
-        network: nn.Module,
+        model: Callable[[Tensor], Tensor],
         inputs: Tensor,
         targets: Tensor,
         batch_size: int,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        self.network, self.inputs, self.targets, self.batch_size = network, inputs, targets, batch_size
+        self.model, self.inputs, self.targets, self.batch_size = model, inputs, targets, batch_size
         self._progress = progress
         self.rows = len(inputs)
         self.forwards = 0
         self._pictures: dict[str, Tensor] = {"image": inputs}
         self._ends: dict[tuple[int, str], float] = {}  # (row, substrate) -> probability of the untouched picture
         format_ = torch.channels_last if inputs.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        self._buffer = torch.empty(batch_size, *inputs.shape[1:], dtype=inputs.dtype).to(memory_format=format_)
+        self._buffer = inputs.new_empty(batch_size, *inputs.shape[1:]).to(memory_format=format_)
 
-    def run(self, curves: Sequence[Curve]) -> list[Tensor]:
-        """The target's softmax probability at each point of each curve, float64 ``[points]``."""
+    def run(self, requests: Sequence[Curve | Blends]) -> list[Tensor]:
+        """The target's softmax probability, on the CPU: float64 ``[points]`` per Curve, ``[rows, masks]`` per Blends."""
+        along = iter(self._along([r for r in requests if isinstance(r, Curve)]))
+        return [next(along) if isinstance(request, Curve) else self._through(request) for request in requests]
+
+    def _along(self, curves: Sequence[Curve]) -> list[Tensor]:
         answers = [torch.empty(len(curve.counts), dtype=torch.float64) for curve in curves]
         ends: dict[tuple[int, str], list[tuple[int, int]]] = {}
         jobs: list[tuple[int, int]] = []  # (curve, point) that need a perturbed picture
@@ -156,6 +173,21 @@ class Prober:
                 answers[c][p] = value
         return answers
 
+    def _through(self, request: Blends) -> Tensor:
+        answers = torch.empty(len(request.rows), request.count, dtype=torch.float64)
+        jobs = [(i, k) for i in range(request.count) for k in range(len(request.rows))]
+        behind, known, masks = self._picture(request.substrate), -1, torch.empty(0)
+        for batch in _chunks(jobs, self.batch_size):
+            for slot, (i, k) in enumerate(batch):
+                if known != i:
+                    known, masks = i, request.mask(i).to(self.inputs)
+                mask, row = masks if masks.ndim == 2 else masks[k], request.rows[k]
+                torch.lerp(behind[row], self.inputs[row], mask, out=self._buffer[slot])
+            rows = [request.rows[k] for _, k in batch]
+            for (i, k), value in zip(batch, self._forward(rows), strict=True):
+                answers[k, i] = value
+        return answers
+
     def _spread(self, ranks: Tensor) -> Tensor:
         """Ranks ``[H, W]`` repeated over the channels in the very layout of a picture, where comparing and choosing is fastest."""
         spread = torch.empty_like(self._buffer[0], dtype=ranks.dtype)
@@ -170,12 +202,12 @@ class Prober:
         """Evaluate the first len(rows) pictures of the buffer; the rest repeats one, so that no shape but one is ever run."""
         self._buffer[len(rows) :] = self._buffer[0]
         with torch.inference_mode():
-            probabilities = self.network(self._buffer).softmax(dim=1)
+            probabilities = self.model(self._buffer).softmax(dim=1)
         self.forwards += len(rows)
         if self._progress:
             self._progress(len(rows))
-        values = probabilities[: len(rows)].gather(1, self.targets[rows][:, None])[:, 0]
-        return [float(v) for v in values]
+        values: list[float] = probabilities[: len(rows)].gather(1, self.targets[rows][:, None])[:, 0].tolist()
+        return values
 
 
 def _chunks(jobs: list[T], size: int) -> list[list[T]]:

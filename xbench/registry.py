@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from xbench import reductions
 from xbench.errors import XbenchError, did_you_mean
 from xbench.plugins import (
     BOUND,
@@ -113,6 +114,7 @@ class Registry:
             raise XbenchError(f"{self.known[kind, wanted]} did not register {kind} {wanted!r} when imported")
         plugin = self.plugins[kind, wanted]
         if plugin.prefix and plugin.names and id != plugin.id:
+            id = id.partition("@")[0]
             member = id.removeprefix(plugin.prefix)
             if member not in plugin.names():
                 raise XbenchError(f"unknown {kind} {id!r}{did_you_mean(member, plugin.names())}")
@@ -155,9 +157,14 @@ class Registry:
         plugin = self.get(kind, spec.name)
         parameters = plugin.parameters
         params: dict[str, Any] = {}
-        if plugin.prefix:
-            params["name"] = spec.name.removeprefix(plugin.prefix)
         named = {p.name: p for p in parameters}
+        member, _, checkpoint = spec.name.partition("@")
+        if plugin.prefix:
+            params["name"] = member.removeprefix(plugin.prefix)
+        if checkpoint:
+            if "checkpoint" not in named or "checkpoint" in dict(spec.kwargs):
+                raise XbenchError(f"{kind} {member} takes no checkpoint after @, or has one already: {spec}")
+            spec = Spec(member, spec.args, (("checkpoint", checkpoint), *spec.kwargs))
         if len(spec.args) > len(parameters):
             raise XbenchError(f"{kind} {spec.name} takes at most {len(parameters)} arguments, not {len(spec.args)}: {spec}")
         given = dict(zip(named, spec.args, strict=False))
@@ -277,10 +284,17 @@ def metric(
     range: tuple[float, float] = (0.0, 1.0),
     chance: str = "",
     needs: Iterable[str] = (),
+    frame: Literal["input", "image"] = "input",
+    reduce: str = "mean",
     cite: str = "",
 ) -> Callable[[F], F]:
-    """Register a metric; see MetricInfo."""
-    info = MetricInfo(kind, version, direction, range, chance, frozenset(needs), cite=cite)
+    """Register a metric; see MetricInfo.
+
+    Raises:
+        XbenchError: unknown ``reduce``.
+    """
+    reductions.check(reduce)
+    info = MetricInfo(kind, version, direction, range, chance, frozenset(needs), frame, reduce, cite)
     return _register("metric", id, info)
 
 
@@ -289,6 +303,10 @@ def dataset(id: str, *, provides: Iterable[str] = (), licence: str = "", cite: s
     return _register("dataset", id, DatasetInfo(frozenset(provides), licence, cite))
 
 
-def model(id: str, *, licence: str = "", cite: str = "") -> Callable[[F], F]:
-    """Register a model: a function of its parameters that returns a ``xbench.Model``; see ModelInfo."""
-    return _register("model", id, ModelInfo(licence, cite))
+def model(id: str, *, licence: str = "", cite: str = "", names: Callable[[], list[str]] | None = None) -> Callable[[F], F]:
+    """Register a model: a function of its parameters that returns a ``xbench.Model``; see ModelInfo.
+
+    ``prefix/<Name>`` registers a family: its function takes the member's name as first argument, called ``name``. A parameter
+    called ``checkpoint`` may also be given behind an ``@``: ``timm/resnet50@weights.safetensors``.
+    """
+    return _register("model", id, ModelInfo(licence, cite), names)

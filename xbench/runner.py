@@ -1,15 +1,13 @@
 """One work unit: a block of items of one dataset on one model, with all methods and metrics inside.
 
 images -> maps -> values -> rows. Clean, baseline and blurred responses, features and gradients are computed once for all.
+Pictures that cannot be read become rows that say so, and count.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,88 +15,101 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xbench import keys, maps
-from xbench.data import Batch, Dataset, Item, Sample, Score, Truth
-from xbench.errors import XbenchError
+from xbench import maps, reductions, scoring
+from xbench.data import Batch, Item, Sample, Score, Truth
+from xbench.errors import BrokenSample, NotApplicable, XbenchError
 from xbench.geometry import View
 from xbench.maps import SaliencyMap
-from xbench.modelview import Cost, Model, ModelView
-from xbench.plugins import BoundDataset, Method, Metric
-from xbench.probing import Curve, Prober
-from xbench.suite import Track
+from xbench.mapstore import StoredMethod
+from xbench.modelview import Cost, ModelView
+from xbench.plugins import Method, Metric
+from xbench.units import Explained, Result, Scene, Unit
 
 GALLERY_PIXELS = 224  # longest side of what the report's gallery keeps
-LEAST_VISIBLE = 0.5  # of a target's truth; with less of it in the model's input, an item is not applicable
 
 
-@dataclass
-class Scene:
-    """A track on a model, opened: what its units share. Nothing in it but caches changes."""
-
-    model: Model
-    model_name: str
-    dataset: Dataset
-    bound: BoundDataset
-    track: Track
-    seed: int
-    batch_size: int
-    protocols: dict[str, str]  # metric name -> protocol key
-    prefixes: dict[tuple[str, str], str]  # (method, metric) -> what its cache keys begin with
-    sources: dict[str, bool] = field(default_factory=dict)  # source picture -> the model gets it right
-
-    def items(self, limit: int | None) -> list[Item]:
-        """The track's items, or the first ones only."""
-        return self.dataset.items(self.track.target)[:limit]
-
-    def cache_key(self, method: str, metric: str, item: str) -> str:
-        return hashlib.sha256(f"{self.prefixes[method, metric]}/{item}".encode()).hexdigest()[: keys.KEY_LENGTH]
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A block of items and the (method, metric) cells that are wanted of it. gallery: items whose maps are kept."""
-
-    id: str
-    scene: Scene
-    items: tuple[Item, ...]
-    cells: tuple[tuple[Method, Metric], ...]
-    gallery: frozenset[str] = frozenset()
-
-
-@dataclass
-class Explained:
-    """One method's maps of a unit, or why there are none."""
-
-    maps: list[SaliencyMap] = field(default_factory=list)
-    cost: Cost = field(default_factory=Cost)
-    not_applicable: str = ""
-
-
-def run_unit(unit: Unit, progress: Callable[[int], None] | None = None) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Explain and score a unit. -> (rows, gallery). Bit-equal whatever the unit's other items, methods and metrics.
+def run_unit(unit: Unit, progress: Callable[[int], None] | None = None) -> Result:
+    """Explain and score a unit. Bit-equal whatever the unit's other items, methods and metrics.
 
     Raises:
         XbenchError: a method or metric breaks its contract or fails; the message names it.
     """
+    unit, samples, broken = _readable(unit)
+    rows = [_row(unit.scene, item, *cell, broken=why) for item, why in broken for cell in unit.cells]
+    if not samples:
+        return Result(rows, {})
+    done = _run(unit, samples, progress)
+    return dataclasses.replace(done, rows=rows + done.rows)
+
+
+def list_unit(unit: Unit) -> list[dict[str, Any]]:
+    """What a unit explains: per readable item its target and the window of its picture that the model sees, in pixels."""
+    unit, samples, _ = _readable(unit)
+    if not samples:
+        return []
+    batch, _ = _batch(unit, samples, ModelView(unit.scene.model))
+    found = []
+    for item, sample in zip(batch.items, samples, strict=True):
+        seen = _view(unit.scene, sample)
+        found.append(
+            {
+                "model": unit.scene.model_name,
+                "dataset": unit.scene.bound.name,
+                "item": item.id,
+                "sample": item.sample,
+                "target": item.target,
+                "class": unit.scene.model.classes.names[item.target or 0],
+                **{name: getattr(seen, name) for name in ("left", "top", "width", "height")},
+                "input_height": seen.size[0],
+                "input_width": seen.size[1],
+            }
+        )
+    return found
+
+
+def _readable(unit: Unit) -> tuple[Unit, list[Sample], list[tuple[Item, str]]]:
+    """The unit with the items whose samples can be read, these samples, and why the others cannot."""
+    loaded = [(item, _load(unit.scene, item)) for item in unit.items]
+    good = [(item, found) for item, found in loaded if isinstance(found, Sample)]
+    broken = [(item, str(found)) for item, found in loaded if isinstance(found, BrokenSample)]
+    return dataclasses.replace(unit, items=tuple(item for item, _ in good)), [sample for _, sample in good], broken
+
+
+def _load(scene: Scene, item: Item) -> Sample | BrokenSample:
+    try:
+        return scene.dataset.load(item.sample)
+    except BrokenSample as error:
+        return error
+    except XbenchError:
+        raise
+    except Exception as error:
+        raise XbenchError(f"{scene.bound.name}: sample {item.sample} failed: {type(error).__name__}: {error}") from error
+
+
+def _batch(unit: Unit, samples: list[Sample], view: ModelView) -> tuple[Batch, Tensor]:
+    """(the unit's items with their inputs and targets, padded to the batch shape; the predicted classes ``[B]``)."""
     scene, count = unit.scene, len(unit.items)
-    samples = [scene.dataset.load(item.sample) for item in unit.items]
     inputs = _inputs(scene, samples)
     padded = torch.cat([inputs, inputs[-1:].expand(scene.batch_size - count, -1, -1, -1)])
     padded = padded.contiguous(memory_format=scene.model.memory_format)
-    batch = Batch(padded, torch.zeros(scene.batch_size, dtype=torch.int64), unit.items, seed=str(scene.seed))
-
-    view = ModelView(scene.model)
-    predicted = view.logits(batch).argmax(dim=1)
+    unknown = torch.zeros(scene.batch_size, dtype=torch.int64, device=padded.device)
+    batch = Batch(padded, unknown, unit.items, seed=str(scene.seed))
+    predicted = _logits(scene, view, batch).argmax(dim=1)
     targets = _targets(scene, unit.items, predicted)
-    confidences = view.logits(batch).softmax(dim=1).gather(1, targets[:, None])[:, 0]
     items = tuple(dataclasses.replace(i, target=int(t)) for i, t in zip(unit.items, targets, strict=False))
-    batch = dataclasses.replace(batch, targets=targets, items=items)
-    truths = [_view(scene, s).truth(s, int(t)) for s, t in zip(samples, targets, strict=False)]
-    view.prober = Prober(scene.model.network, padded[:count], targets[:count], scene.batch_size, progress)
+    return dataclasses.replace(batch, targets=targets, items=items), predicted
+
+
+def _run(unit: Unit, samples: list[Sample], progress: Callable[[int], None] | None) -> Result:
+    scene, view = unit.scene, ModelView(unit.scene.model, progress)
+    batch, predicted = _batch(unit, samples, view)
+    items, targets = batch.items, batch.targets
+    confidences = view.logits(batch).softmax(dim=1).gather(1, targets[:, None])[:, 0]
+    truths = {frame: [_truth(scene, s, int(t), frame) for s, t in zip(samples, targets, strict=False)] for frame in _frames(unit)}
 
     methods = list(dict.fromkeys(method for method, _ in unit.cells))
-    explained = {method: _explain(method, view, batch, truths, scene) for method in methods}
-    scores = _score(unit, explained, truths, view.prober)
+    explained = {method: _explain(method, view, batch, truths["input"], scene) for method in methods}
+    scores = scoring.score_all(unit, explained, truths, view.prober(batch))
 
     rows = []
     for i, (item, sample) in enumerate(zip(items, samples, strict=True)):
@@ -109,12 +120,14 @@ def run_unit(unit: Unit, progress: Callable[[int], None] | None = None) -> tuple
         }
         for method, metric in unit.cells:
             score = scores[method, metric][i]
-            if "truth" in method.needs and not score.not_applicable and (why := _unusable(truths[i])):
+            if "truth" in method.needs and not score.not_applicable and (why := scoring.unusable(truths["input"][i])):
                 score = Score(not_applicable=why)
             if scene.track.only == "sources_correct" and not quality["sources_correct"]:
                 score = Score(not_applicable="the model does not get all sources right")
             rows.append(_row(scene, item, method, metric, explained[method], score, i) | quality)
-    return rows, _gallery(unit, samples, explained)
+    native = {(m.name, item.id): f.native for m, e in explained.items() for item, f in zip(items, e.maps, strict=False) if f}
+    costs = {m.name: (e.cost.forwards, e.cost.backwards, e.cost.seconds) for m, e in explained.items() if e.maps}
+    return Result(rows, _gallery(unit, samples, explained), native, costs)
 
 
 def _inputs(scene: Scene, samples: Sequence[Sample]) -> Tensor:
@@ -123,12 +136,35 @@ def _inputs(scene: Scene, samples: Sequence[Sample]) -> Tensor:
     except RuntimeError as error:
         shapes = sorted({tuple(sample.image.shape[-2:]) for sample in samples})
         raise XbenchError(
-            f"{scene.bound.name}: pictures of sizes {shapes} do not fit one batch under view {scene.track.view!r}; use view 'crop'"
+            f"{scene.bound.name}: pictures of sizes {shapes} do not fit one batch under view {scene.track.view!r}; "
+            "their dataset's size() and load() contradict each other"
+        ) from error
+
+
+def _logits(scene: Scene, view: ModelView, batch: Batch) -> Tensor:
+    try:
+        return view.logits(batch)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        height, width = batch.size
+        if batch.size == scene.model.preprocessing.size:
+            raise XbenchError(f"model {scene.model_name} failed on {scene.bound.name}: {type(error).__name__}: {error}") from error
+        raise XbenchError(
+            f"model {scene.model_name} does not take pictures of {height} x {width}, which view {scene.track.view!r} gives it; "
+            "use view 'crop' or 'squash'"
         ) from error
 
 
 def _view(scene: Scene, sample: Sample) -> View:
     return scene.model.preprocessing.view(scene.track.view, sample.image.shape[-2], sample.image.shape[-1])
+
+
+def _truth(scene: Scene, sample: Sample, target: int, frame: str) -> Truth:
+    view = _view(scene, sample)
+    return (view if frame == "input" else view.window).truth(sample, target)
+
+
+def _frames(unit: Unit) -> list[str]:
+    return sorted({"input", *(metric.info.frame for _, metric in unit.cells)})
 
 
 def _targets(scene: Scene, items: Sequence[Item], predicted: Tensor) -> Tensor:
@@ -141,7 +177,7 @@ def _targets(scene: Scene, items: Sequence[Item], predicted: Tensor) -> Tensor:
                 f"{scene.bound.name}: item {item.id} has class index {target}, but {scene.model_name} has classes 0 to "
                 f"{classes - 1}; correct the label"
             )
-    return torch.tensor(targets + targets[-1:] * (scene.batch_size - len(targets)))
+    return torch.tensor(targets + targets[-1:] * (scene.batch_size - len(targets)), device=scene.model.device)
 
 
 def _explain(method: Method, view: ModelView, batch: Batch, truths: list[Truth], scene: Scene) -> Explained:
@@ -150,6 +186,9 @@ def _explain(method: Method, view: ModelView, batch: Batch, truths: list[Truth],
     if lacking:
         of = scene.bound.name if lacking == ["truth"] else scene.model_name
         return Explained(not_applicable=f"needs {' and '.join(lacking)}, which {of} does not have")
+    stored = _stored(method, batch, scene)
+    if stored is not None:
+        return stored
     batch = batch.seeded(method.name)
     if "truth" in method.needs:
         nothing = torch.zeros(batch.size, dtype=torch.bool)
@@ -157,76 +196,35 @@ def _explain(method: Method, view: ModelView, batch: Batch, truths: list[Truth],
     try:
         with view.account() as cost:
             raw = method(view, batch)
+    except NotApplicable as reason:
+        return Explained(not_applicable=str(reason))
     except XbenchError:
         raise
     except Exception as error:
         where = f"items {batch.items[0].id} to {batch.items[-1].id} of {scene.bound.name}"
         raise XbenchError(f"method {method.name} failed on {where}: {type(error).__name__}: {error}") from error
-    valid = maps.validated(raw, len(batch), batch.size, method.name)
-    found = [SaliencyMap(valid[i], batch.size, i, f"{scene.seed}/{item.id}") for i, item in enumerate(batch.items)]
-    return Explained(found, cost)
+    valid = maps.validated(raw, len(batch), len(batch.items), batch.size, method.name)
+    return Explained([_map(valid[i], batch, i, scene) for i in range(len(batch.items))], cost)
 
 
-def _score(
-    unit: Unit, explained: dict[Method, Explained], truths: list[Truth], prober: Prober
-) -> dict[tuple[Method, Metric], list[Score]]:
-    """Scores of all items for every cell of the unit; NaN for NaN maps. The curves of all metrics are probed in one go."""
-    scores = {cell: [Score(not_applicable=explained[cell[0]].not_applicable)] * len(truths) for cell in unit.cells}
-    plans: dict[tuple[Method, Metric, int], list[Curve]] = {}
-    judges = {}
-    for metric in dict.fromkeys(metric for _, metric in unit.cells):
-        methods = [m for m, other in unit.cells if other is metric and not explained[m].not_applicable]
-        with _blame(metric, unit):
-            if lacking := sorted(metric.info.needs - unit.scene.bound.info.provides):
-                none = Score(not_applicable=f"needs {' and '.join(lacking)}, which {unit.scene.bound.name} does not have")
-                scores |= {(m, metric): [none] * len(truths) for m in methods}
-            elif metric.info.kind == "ground_truth":
-                rows = [_compare(metric, [explained[m].maps[i] for m in methods], truth) for i, truth in enumerate(truths)]
-                scores |= {(m, metric): [row[k] for row in rows] for k, m in enumerate(methods)}
-            else:
-                judges[metric] = metric()
-                for method in methods:
-                    for i, map_ in enumerate(explained[method].maps):
-                        if not map_.nan:
-                            plans[method, metric, i] = judges[metric].plan(map_)
-    wanted = {curve: number for number, curve in enumerate(dict.fromkeys(c for curves in plans.values() for c in curves))}
-    responses = prober.run(list(wanted))
-    for (method, metric, i), curves in plans.items():
-        with _blame(metric, unit):
-            scores[method, metric][i] = judges[metric].score([responses[wanted[curve]] for curve in curves])
-    return scores
+def _map(native: Tensor, batch: Batch, i: int, scene: Scene) -> SaliencyMap:
+    return SaliencyMap(native, batch.size, i, f"{scene.seed}/{batch.items[i].id}")
 
 
-def _compare(metric: Metric, found: list[SaliencyMap], truth: Truth) -> list[Score]:
-    """One item's maps by several methods against its truth."""
-    if metric.info.needs and (why := _unusable(truth)):
-        return [Score(not_applicable=why)] * len(found)
-    valid = [k for k, map_ in enumerate(found) if not map_.nan]
-    scores = [Score() for _ in found]
-    if valid:
-        values = metric(torch.stack([found[k].full for k in valid]), truth)
-        if not isinstance(values, Tensor) or values.shape != (len(valid),):
-            raise XbenchError(f"metric {metric.name} must return one value per map, a tensor [{len(valid)}]")
-        for k, value in zip(valid, values.tolist(), strict=True):
-            scores[k] = Score(value)
-    return scores
-
-
-def _unusable(truth: Truth) -> str:
-    """Why nothing can be compared with a truth; empty where something can."""
-    if truth.mask is None:
-        return "the explained class has no truth in this picture"
-    return "" if truth.visible >= LEAST_VISIBLE else f"only {truth.visible:.0%} of the truth is visible to the model"
-
-
-@contextmanager
-def _blame(metric: Metric, unit: Unit) -> Iterator[None]:
-    try:
-        yield
-    except XbenchError:
-        raise
-    except Exception as error:
-        raise XbenchError(f"metric {metric.name} failed on {unit.scene.bound.name}: {type(error).__name__}: {error}") from error
+def _stored(method: Method, batch: Batch, scene: Scene) -> Explained | None:
+    """Maps that exist already: somebody's own, or those of an earlier run where it has all of them."""
+    if isinstance(method, StoredMethod):
+        given = [method.map_of(scene.bound.name, item.id, batch.size) for item in batch.items]
+        found = [None if g is None else _map(g, batch, i, scene) for i, g in enumerate(given)]
+        return Explained(found, Cost(float("nan"), float("nan"), float("nan")))
+    if scene.maps is None:
+        return None
+    where, key = (scene.model_name, scene.bound.name, method.name), scene.map_keys[method.name]
+    known = [scene.maps.get(*where, item.id, key) for item in batch.items]
+    if not all(known):
+        return None
+    pairs = [k for k in known if k]
+    return Explained([_map(native, batch, i, scene) for i, (native, _) in enumerate(pairs)], Cost(*pairs[0][1]))
 
 
 def _sources_correct(scene: Scene, sample: Sample) -> bool | None:
@@ -237,14 +235,30 @@ def _sources_correct(scene: Scene, sample: Sample) -> bool | None:
         if source.id not in scene.sources:
             image = scene.model.inputs([source.image], "crop").expand(scene.batch_size, -1, -1, -1)
             with torch.inference_mode():
-                logits = scene.model.network(image.contiguous(memory_format=scene.model.memory_format))
+                logits = scene.model(image.contiguous(memory_format=scene.model.memory_format))
             scene.sources[source.id] = int(logits[0].argmax()) in source.labels
     return all(scene.sources[source.id] for source in sample.sources)
 
 
-def _row(scene: Scene, item: Item, method: Method, metric: Metric, done: Explained, score: Score, i: int) -> dict[str, Any]:
-    map_ = done.maps[i] if done.maps else None
-    status = "not_applicable" if score.not_applicable else "ok" if np.isfinite(score.value) else "nan"
+def _row(
+    scene: Scene,
+    item: Item,
+    method: Method,
+    metric: Metric,
+    done: Explained | None = None,
+    score: Score | None = None,
+    i: int = 0,
+    broken: str = "",
+) -> dict[str, Any]:
+    """One row; done, score and i are the method's maps, their score and the item's place, or ``broken`` says why there are none."""
+    map_ = done.maps[i] if done and done.maps else None
+    cost = done.cost if map_ and done else Cost(*(float("nan"),) * 3)
+    value, vector, reason = (score.value, score.vector, score.not_applicable) if score else (float("nan"), None, broken)
+    if score and not reason:
+        known = np.isfinite(value) or (vector is not None and reductions.is_vector(metric.info.reduce))
+        status = "ok" if known else "nan"
+    else:
+        status = "not_applicable" if score else "unreadable"
     return {
         "cache_key": scene.cache_key(method.name, metric.name, item.id),
         "protocol_key": scene.protocols[metric.name],
@@ -257,15 +271,18 @@ def _row(scene: Scene, item: Item, method: Method, metric: Metric, done: Explain
         "target": item.target,
         "target_policy": scene.track.target,
         "status": status,
-        "reason": score.not_applicable or None,
-        "value": score.value if status == "ok" else float("nan"),
-        "vector": score.vector,
+        "reason": reason or None,
+        "value": value if status == "ok" else float("nan"),
+        "vector": list(vector) if vector is not None else None,
         "constant": map_.constant if map_ else None,
         "tie_mass": map_.tie_mass if map_ else None,
         "grid": map_.grid if map_ else None,
-        "forwards": done.cost.forwards,
-        "backwards": done.cost.backwards,
-        "seconds": done.cost.seconds / scene.batch_size,
+        "correct": None,
+        "confidence": None,
+        "sources_correct": None,
+        "forwards": cost.forwards,
+        "backwards": cost.backwards,
+        "seconds": cost.seconds / scene.batch_size,
     }
 
 
@@ -276,11 +293,12 @@ def _gallery(unit: Unit, samples: Sequence[Sample], explained: dict[Method, Expl
         if item.id not in unit.gallery:
             continue
         prefix = f"{unit.scene.model_name}|{unit.scene.bound.name}|{item.id}"
-        picture = _shrink(_view(unit.scene, sample).image(sample.image).float())
+        picture = _shrink(_view(unit.scene, sample).image(sample.image, unit.scene.model.preprocessing.interpolation).float())
         kept[f"{prefix}|"] = picture.round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
         for method, done in explained.items():
-            if done.maps and not done.maps[i].nan:
-                map_ = _shrink(done.maps[i].native[None])[0]
+            kept_map = done.maps[i] if done.maps else None
+            if kept_map and not kept_map.nan:
+                map_ = _shrink(kept_map.native[None])[0]
                 scaled = map_ / map_.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
                 kept[f"{prefix}|{method.name}"] = scaled.half().contiguous().numpy()
     return kept

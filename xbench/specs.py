@@ -4,6 +4,8 @@
     arg   := value | key "=" value
     value := number | true | false | "text" | spec
 
+A name may hold what paths hold (``folder(../my/pictures)``, ``timm/resnet50@weights.safetensors``); one with blanks is "quoted".
+
 Examples: ``grad_cam``, ``rise(n=2000)``, ``inverted(grad_cam)``, ``grid(photos, seed=1)``,
 ``insertion(steps=exact(10))``, ``gradcam/GradCAM``.
 """
@@ -19,10 +21,11 @@ from xbench.errors import XbenchError
 
 Value: TypeAlias = Union[bool, int, float, str, "Spec"]
 
+_NAME = r"(?:[A-Za-z_~]|\.{0,2}/)[\w./:@+~-]*"
 _TOKEN = re.compile(
-    r"""\s*(?:
+    rf"""\s*(?:
       (?P<number>[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?(?![\w.]))
-    | (?P<name>[A-Za-z_][\w./:@+-]*)
+    | (?P<name>{_NAME})
     | (?P<text>"(?:[^"\\]|\\.)*")
     | (?P<mark>[(),=])
     )""",
@@ -47,7 +50,7 @@ def _format(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return value if re.fullmatch(r"[A-Za-z_][\w./:@+-]*", value) else json.dumps(value)
+        return value if re.fullmatch(_NAME, value) and value not in ("true", "false") else json.dumps(value)
     return str(value)
 
 

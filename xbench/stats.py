@@ -1,4 +1,4 @@
-"""Means with honest error bars: bootstrap over clusters (source photographs), paired differences, ranks."""
+"""Figures with honest error bars: bootstrap over clusters (source photographs), paired differences, ranks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from xbench import reductions
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -17,7 +19,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval. n items in ``clusters`` clusters; NaN where there are no items."""
+    """A figure, such as a mean, with its 95 % interval. n items in ``clusters`` clusters; NaN where there are no items."""
 
     mean: float
     low: float
@@ -34,27 +36,58 @@ def _resamples(clusters: int) -> Array:
     return generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=RESAMPLES).astype(np.float64)
 
 
-def estimate(values: Array, clusters: NDArray[np.object_]) -> Estimate:
-    """Mean of per-item values with a percentile bootstrap interval that resamples whole clusters.
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What a figure is computed from. data: ``[n, V]`` per-item vectors, or ``[n, 1]`` values, all finite. clusters: ``[n]``.
 
-    values: ``[n]``, all finite. clusters: ``[n]``, the cluster of each item.
+    reduce: how they become the figure (see reductions.py). classes: ``[n]``, what ``class_mean`` averages within.
     """
-    if not len(values):
+
+    data: Array
+    clusters: NDArray[np.object_]
+    reduce: str = "mean"
+    classes: NDArray[np.int64] | None = None
+
+    def figures(self, drawn: Array, index: NDArray[np.intp]) -> Array:
+        """The figure of each resample: drawn ``[R, clusters]`` says how often each cluster counts, index its items' clusters."""
+        size = drawn.shape[1]
+        if self.reduce == "class_mean":
+            assert self.classes is not None
+            names, which = np.unique(self.classes, return_inverse=True)
+            shape = (size, len(names))
+            cells = np.ravel_multi_index((index, which), shape)
+            sums = np.bincount(cells, weights=self.data[:, 0], minlength=size * len(names)).reshape(shape)
+            counts = np.bincount(cells, minlength=size * len(names)).reshape(shape).astype(np.float64)
+            seen = drawn @ counts
+            means = np.divide(drawn @ sums, seen, out=np.full(seen.shape, np.nan), where=seen > 0)
+            return np.nanmean(means, axis=1)  # a class that a resample lacks does not count in it
+        order = np.argsort(index, kind="stable")
+        starts = np.searchsorted(index[order], np.arange(size))
+        sums = np.add.reduceat(self.data[order], starts, axis=0)
+        counts = np.bincount(index, minlength=size).astype(np.float64)
+        means = (drawn @ sums) / (drawn @ counts)[:, None]
+        return means[:, 0] if self.reduce == "mean" else reductions.of_vectors(self.reduce)(means)
+
+
+def estimate(sample: Sample) -> Estimate:
+    """The figure of a sample with a percentile bootstrap interval that resamples whole clusters."""
+    return _interval(sample, None)
+
+
+def difference(a: Sample, b: Sample) -> Estimate:
+    """The figure of a minus that of b with its interval, both from the same resamples. Paired: equal items in equal order."""
+    return _interval(a, b)
+
+
+def _interval(a: Sample, b: Sample | None) -> Estimate:
+    if not len(a.data):
         return Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
-    names, index = np.unique(clusters.astype(str), return_inverse=True)
-    sums = np.bincount(index, weights=values, minlength=len(names))
-    counts = np.bincount(index, minlength=len(names)).astype(np.float64)
-    drawn = _resamples(len(names))
-    means = (drawn @ sums) / (drawn @ counts)
+    names, index = np.unique(a.clusters.astype(str), return_inverse=True)
+    drawn = np.vstack([np.ones(len(names)), _resamples(len(names))])  # the first is the sample itself
+    figures = a.figures(drawn, index) - (b.figures(drawn, index) if b is not None else 0.0)
     tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return Estimate(float(values.mean()), float(low), float(high), len(values), len(names))
-
-
-def difference(a: Array, b: Array, clusters: NDArray[np.object_]) -> Estimate:
-    """Mean of a - b over the items where both are finite, with its interval. a, b: ``[n]``, paired by position."""
-    both = np.isfinite(a) & np.isfinite(b)
-    return estimate(a[both] - b[both], clusters[both])
+    low, high = np.percentile(figures[1:], [tail, 100 - tail])
+    return Estimate(float(figures[0]), float(low), float(high), len(a.data), len(names))
 
 
 def ranks(scores: Array) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@
     RUN/parts/NNNNNN-ID.parquet        rows of one work unit; the number orders them in time
     RUN/parts/NNNNNN-ID.safetensors    maps for the report's gallery
     RUN/rows.parquet, gallery.safetensors   the same after a run is complete: sorted, superseded rows dropped
+    RUN/maps/                 maps at the methods' own grids, where they were asked for (see mapstore.py)
 
 Every file appears under its name only when it is whole. Rows are never changed: a newer row of the same identity supersedes.
 """
@@ -14,7 +15,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,9 @@ SCHEMA = pa.schema(
         ("cluster", pa.string()),  # source photograph: what intervals resample
         ("target", pa.int32()),  # class index that was explained
         ("target_policy", pa.string()),
-        ("status", pa.string()),  # ok | nan | not_applicable
-        ("reason", pa.string()),  # why it is not applicable
-        ("value", pa.float64()),  # NaN unless ok
+        ("status", pa.string()),  # ok | nan | not_applicable | unreadable
+        ("reason", pa.string()),  # why there is no value
+        ("value", pa.float64()),  # NaN unless ok; NaN where the metric's figure is one of vectors
         ("vector", pa.list_(pa.float32())),  # such as a curve
         ("constant", pa.bool_()),  # the map is constant: the value is an expectation over tie orders
         ("tie_mass", pa.float32()),  # share of the map's cells that share their value with another
@@ -62,7 +63,7 @@ class Store:
     """A run directory."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.parts = folder, folder / "parts"
+        self.folder, self.parts, self.maps = folder, folder / "parts", folder / "maps"
 
     def make(self) -> None:
         """Make the directory.
@@ -91,7 +92,7 @@ class Store:
             handle.close()
             raise XbenchError(f"another run is writing to {self.folder}; wait for it, or choose another --out") from error
         try:
-            for leftover in [*self.folder.glob("*.tmp"), *self.parts.glob("*.tmp")]:
+            for leftover in [*self.folder.glob("*.tmp"), *self.parts.glob("*.tmp"), *self.maps.rglob("*.tmp")]:
                 leftover.unlink()
             yield
         finally:
@@ -103,9 +104,9 @@ class Store:
         stem = f"{number:06d}-{unit}"
         if gallery:
             # Before the rows: rows mark a unit as done.
-            _write(self.parts / f"{stem}.safetensors", lambda tmp: safetensors.numpy.save_file(dict(gallery), tmp))
+            write(self.parts / f"{stem}.safetensors", lambda tmp: safetensors.numpy.save_file(dict(gallery), tmp))
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
-        _write(self.parts / f"{stem}.parquet", lambda tmp: _write_table(table, tmp))
+        write(self.parts / f"{stem}.parquet", lambda tmp: _write_table(table, tmp))
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"  # in its order: columns are shown so
@@ -122,19 +123,23 @@ class Store:
         if parts:
             if gallery:
                 ordered = {key: gallery[key] for key in sorted(gallery)}
-                _write(self.folder / "gallery.safetensors", lambda tmp: safetensors.numpy.save_file(ordered, tmp))
+                self.write_gallery(ordered)
             self.write_rows(rows)
             for path in parts:
                 path.unlink()
         return rows
 
+    def write_gallery(self, gallery: Mapping[str, np.ndarray]) -> None:
+        write(self.folder / "gallery.safetensors", lambda tmp: safetensors.numpy.save_file(dict(gallery), tmp))
+
     def write_rows(self, rows: pd.DataFrame) -> None:
         table = pa.Table.from_pandas(rows, schema=SCHEMA, preserve_index=False)
-        _write(self.folder / "rows.parquet", lambda tmp: _write_table(table, tmp))
+        write(self.folder / "rows.parquet", lambda tmp: _write_table(table, tmp))
 
     def clear(self) -> None:
         """Forget everything (``--fresh``)."""
-        for path in [self.folder / "manifest.json", *self._files("parquet"), *self._files("safetensors")]:
+        maps = self.maps.rglob("*.safetensors")
+        for path in [self.folder / "manifest.json", *self._files("parquet"), *self._files("safetensors"), *maps]:
             path.unlink(missing_ok=True)
 
     # -- reading -----------------------------------------------------------------------------------------------------------
@@ -184,7 +189,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         XbenchError: it cannot be written.
     """
-    _write(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+    write(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
@@ -198,12 +203,16 @@ def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise XbenchError(f"{path} is damaged ({error}); delete it and run again to compute its rows anew") from error
 
 
-def _write(path: Path, write: Any) -> None:
-    """Write through a temporary file in the same folder: the name appears when the bytes are on disk, or never."""
+def write(path: Path, save: Callable[[Path], object]) -> None:
+    """Save through a temporary file in the same folder: the name appears when the bytes are on disk, or never.
+
+    Raises:
+        XbenchError: it cannot be written.
+    """
     tmp = path.with_name(path.name + ".tmp")
     with _disk(path):
         try:
-            write(tmp)
+            save(tmp)
             with tmp.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(tmp, path)

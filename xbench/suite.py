@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,11 +18,14 @@ from xbench.registry import Registry
 from xbench.specs import parse, split
 
 B = TypeVar("B", bound=Bound)
+Dtype = Literal["float32", "bfloat16"]
 
 
 class Track(BaseModel):
     """One dataset of a suite, with the protocol under which its metrics are taken.
 
+    target: which class is explained. view: how pictures become the model's input: ``crop`` (the model's own centre crop),
+    ``squash`` (all of it, stretched), ``keep_aspect`` (all of it, shorter side at the model's size), ``full`` (as stored).
     batch_size: instead of the suite's, such as fewer where pictures are larger.
     """
 
@@ -31,7 +34,7 @@ class Track(BaseModel):
     dataset: str
     metrics: list[str] = Field(min_length=1)
     target: Literal["label", "prediction", "present"] = "prediction"
-    view: Literal["crop", "full"] = "crop"
+    view: Literal["crop", "squash", "keep_aspect", "full"] = "crop"
     only: Literal["", "sources_correct"] = ""
     batch_size: int | None = Field(default=None, ge=1)
 
@@ -60,7 +63,10 @@ class Suite(BaseModel):
 
 @dataclass(frozen=True)
 class Selection:
-    """What the command line narrows or replaces; None leaves the suite's own. Lists are spec strings."""
+    """What the command line narrows or replaces; None leaves the suite's own. Lists are spec strings.
+
+    shard: (i, n), the i-th of n parts of the work, 1-based. device, dtype: where and how models compute.
+    """
 
     methods: Sequence[str] | None = None
     models: Sequence[str] | None = None
@@ -69,6 +75,9 @@ class Selection:
     limit: int | None = None
     seed: int | None = None
     batch_size: int | None = None
+    shard: tuple[int, int] | None = None
+    device: str = "cpu"
+    dtype: Dtype = "float32"
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,9 @@ class Plan:
     methods: tuple[Method, ...]
     tracks: tuple[PlannedTrack, ...]
     limit: int | None
+    shard: tuple[int, int] | None = None
+    device: str = "cpu"
+    dtype: Dtype = "float32"
 
     @property
     def controls(self) -> list[Method]:
@@ -175,7 +187,30 @@ def plan(suite: Suite, chosen: Selection, registry: Registry) -> Plan:
     bound = [registry.method(m) for m in methods]
     if not bound:
         raise XbenchError("nothing to run: --methods names no method")
-    return Plan(suite, _unique(models), _unique(bound), tuple(tracks), chosen.limit)
+    how = (chosen.limit, chosen.shard, chosen.device, chosen.dtype)
+    return Plan(suite, _unique(models), _unique(bound), tuple(tracks), *how)
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """``2/3`` -> (2, 3).
+
+    Raises:
+        XbenchError: not of that form, or not one of its parts.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise XbenchError(f"--shard {text} is not a part of the whole; write --shard 1/3, 2/3 and 3/3")
+    return int(match[1]), int(match[2])
+
+
+def parse_dtype(text: str) -> Dtype:
+    """Raises XbenchError for anything but float32 and bfloat16."""
+    for known in get_args(Dtype):
+        if text == known:
+            return known
+    raise XbenchError(f"unknown --dtype {text!r}{did_you_mean(text, get_args(Dtype))}")
 
 
 def listed(text: str | None) -> list[str] | None:

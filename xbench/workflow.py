@@ -9,25 +9,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from xbench import keys, leaderboard, manifests, suite
+from xbench import keys, leaderboard, manifests, runs, suite
 from xbench.errors import XbenchError
-from xbench.plugins import Method, Metric
 from xbench.registry import registry
-from xbench.report import tables
-from xbench.store import IDENTITY, Store, write_text
-from xbench.suite import Plan, PlannedTrack, Selection, Suite
+from xbench.store import Store
+from xbench.suite import Plan, Selection, Suite
 
 if TYPE_CHECKING:
-    from xbench.data import Item
-    from xbench.runner import Scene, Unit
+    from xbench.mapstore import MapStore
+    from xbench.units import Result, Unit
 
 
 class Progress(Protocol):
@@ -57,7 +54,7 @@ class Outcome:
 
     def leaderboard(self) -> leaderboard.Leaderboard:
         """The run's table, beside the committed reference rows of the same suite and protocol."""
-        return leaderboard.build(self.rows, self.manifest, reference(self.manifest["suite"]))
+        return leaderboard.build(self.rows, self.manifest, runs.reference(self.manifest["suite"]))
 
     def nan_methods(self) -> dict[str, tuple[int, int]]:
         """Methods with NaN values: how many of their values, of how many."""
@@ -72,6 +69,7 @@ def run(
     out: Path | None = None,
     plugins: Sequence[str] = (),
     fresh: bool = False,
+    save_maps: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -79,56 +77,133 @@ def run(
 
     Args:
         suite_name: a suite's name, the path of a TOML file, or a Suite.
-        selection: what to narrow or replace. out: the run directory, ``results/runs/<suite>`` by default.
-        plugins: files or modules to load first. fresh: forget the directory's rows. threads: of torch, all cores by default.
+        selection: what to narrow or replace. out: the run directory, ``results/runs/<suite>`` by default, of a shard
+            ``results/runs/<suite>-<i>of<n>``.
+        plugins: files or modules to load first. fresh: forget the directory's rows. save_maps: keep every map, too.
+        threads: of torch, all cores by default.
 
     Raises:
         XbenchError: anything the user can mend; whole units that were done before stay.
     """
     selection, progress = selection or Selection(), progress or Silent()
     chosen = suite_name if isinstance(suite_name, Suite) else suite.load(suite.find(suite_name))
-    store = Store(out or Path("results/runs") / chosen.name)
-    plugin_files = {name: _plugin_digest(name) for name in plugins}
-    asked = {"suite": chosen.model_dump(), "selection": dataclasses.asdict(selection), "plugins": plugin_files}
-    request = json.loads(json.dumps(asked))  # as the manifest gives it back
+    store = Store(out or _default_folder(chosen, selection))
+    request = _request(chosen, selection, plugins, {"save_maps": save_maps})
     with store.lock():
         if fresh:
             store.clear()
         manifest = store.manifest()
         if manifest.get("complete") and manifest.get("request") == request and manifests.inputs_unchanged(manifest):
             return Outcome(store.folder, manifests.selected(store.rows(), manifest), manifest, 0)
-        return _run(chosen, selection, request, plugins, store, manifest, threads, progress)
+        loaded = [registry.load(plugin) for plugin in plugins]
+        plan = suite.plan(chosen, selection, registry)
+        return _run(plan, request, store, manifest, loaded, save_maps, threads, progress)
+
+
+def score(
+    maps: Path,
+    name: str,
+    suite_name: str | Suite = "quick",
+    selection: Selection | None = None,
+    *,
+    out: Path | None = None,
+    plugins: Sequence[str] = (),
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Score maps that were made elsewhere under a suite's protocol, as a method called ``name``. See mapstore.GivenMaps.
+
+    The outcome has all rows of the directory, so that the maps stand beside what was run there before.
+
+    Raises:
+        XbenchError: the name is a method's, no map is for an item of the suite, or a map does not fit the model's input.
+    """
+    from xbench.mapstore import GivenMaps, StoredMethod
+
+    selection, progress = selection or Selection(), progress or Silent()
+    chosen = suite_name if isinstance(suite_name, Suite) else suite.load(suite.find(suite_name))
+    loaded = [registry.load(plugin) for plugin in plugins]
+    if name in registry.ids("method"):
+        raise XbenchError(f"{name!r} is a method's own name; choose another --name for the maps")
+    method = StoredMethod(name, GivenMaps(maps))
+    store = Store(out or _default_folder(chosen, selection))
+    request = _request(chosen, selection, plugins, {"maps": method.all_params["maps"], "name": name})
+    with store.lock():
+        plan = dataclasses.replace(suite.plan(chosen, selection, registry), methods=(method,))
+        done = _run(plan, request, store, store.manifest(), loaded, False, threads, progress)
+    return dataclasses.replace(done, rows=store.rows())
+
+
+def items(suite_name: str | Suite, selection: Selection | None = None, *, plugins: Sequence[str] = ()) -> pd.DataFrame:
+    """What a suite explains, one row per item: its target class, and the window of its picture that becomes the model's input.
+
+    For maps of one's own: explain these classes, on these windows resized to these input sizes.
+    """
+    chosen = suite_name if isinstance(suite_name, Suite) else suite.load(suite.find(suite_name))
+    for plugin in plugins:
+        registry.load(plugin)
+    plan = suite.plan(chosen, selection or Selection(), registry)
+
+    from xbench import planning
+    from xbench.runner import list_unit
+    from xbench.units import Unit
+
+    blocks = planning.blocks(planning.open_scenes(plan), plan)
+    return pd.DataFrame([row for scene, _, part in blocks for row in list_unit(Unit("", scene, part, ()))])
+
+
+def _default_folder(chosen: Suite, selection: Selection) -> Path:
+    part = f"-{selection.shard[0]}of{selection.shard[1]}" if selection.shard else ""
+    return Path("results/runs") / f"{chosen.name}{part}"
+
+
+def _request(chosen: Suite, selection: Selection, plugins: Sequence[str], more: dict[str, Any]) -> dict[str, Any]:
+    """What was asked, as the manifest gives it back."""
+    plugin_files = {name: _plugin_digest(name) for name in plugins}
+    asked = {"suite": chosen.model_dump(), "selection": dataclasses.asdict(selection), "plugins": plugin_files, **more}
+    return dict(json.loads(json.dumps(asked)))
 
 
 def _run(
-    chosen: Suite,
-    selection: Selection,
+    plan: Plan,
     request: dict[str, Any],
-    plugins: Sequence[str],
     store: Store,
     old: dict[str, Any],
+    loaded: list[Path],
+    save_maps: bool,
     threads: int | None,
     progress: Progress,
 ) -> Outcome:
-    loaded = [registry.load(plugin) for plugin in plugins]
-    plan = suite.plan(chosen, selection, registry)
-
     import torch
 
+    from xbench import planning
     from xbench.engines import local
+    from xbench.mapstore import MapStore, StoredMethod
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    scenes = _open(plan)
-    expected = {k for scene, planned in scenes for k in _cache_keys(scene, planned, plan)}
-    units = _missing(scenes, plan, expected - store.cache_keys())
-    manifest = manifests.describe(plan, scenes, request, old, loaded)
+    try:
+        torch.empty(0, device=plan.device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        raise XbenchError(f"cannot compute on {plan.device}: {why}; choose another --device") from error
+    kept = MapStore(store.maps)
+    scenes = planning.open_scenes(plan, kept)
+    blocks = planning.blocks(scenes, plan)
+    for method in plan.methods:
+        if isinstance(method, StoredMethod):
+            method.check({(scene.bound.name, item.id) for scene, _, part in blocks for item in part})
+    expected = set(planning.cache_keys(blocks, plan))
+    units = planning.units(blocks, plan, expected - store.cache_keys(), save_maps)
+    manifest = manifests.describe(plan, scenes, blocks, request, old, loaded)
     store.write_manifest(manifest | {"complete": False})
     computed, total = 0, sum(len(u.items) * len(u.cells) for u in units)
     if units:
-        progress.start(f"{chosen.name}: {total} values in {len(units)} units", len(units))
-        for done, (unit, rows, gallery) in enumerate(local.execute(units, progress.advance), 1):
-            store.write_part(unit.id, rows, gallery)
-            computed += len(rows)
+        progress.start(f"{plan.suite.name}: {total} values in {len(units)} units", len(units))
+        for done, (unit, result) in enumerate(local.execute(units, progress.advance), 1):
+            if save_maps:
+                _save_maps(unit, result, kept)
+            store.write_part(unit.id, result.rows, result.gallery)
+            computed += len(result.rows)
             progress.finish_unit(done, len(units))
     merged = store.compact(expected)
     manifest["class_names"] = manifests.class_names(merged, scenes, old)
@@ -137,7 +212,12 @@ def _run(
     return Outcome(store.folder, manifests.selected(merged, manifest), manifest, computed)
 
 
-# -- planning --------------------------------------------------------------------------------------------------------------
+def _save_maps(unit: Unit, result: Result, kept: MapStore) -> None:
+    """Keep a unit's maps, before its rows: rows mark it as done."""
+    scene = unit.scene
+    for method, cost in result.costs.items():
+        maps = {item: map_ for (name, item), map_ in result.maps.items() if name == method}
+        kept.save(scene.model_name, scene.bound.name, method, unit.id, maps, scene.map_keys[method], cost)
 
 
 def _plugin_digest(name: str) -> str:
@@ -147,125 +227,3 @@ def _plugin_digest(name: str) -> str:
             raise XbenchError(f"plug-in file {name} does not exist; give the path of a .py file or a module name")
         return keys.file_digest(path)
     return "module"
-
-
-def _open(plan: Plan) -> list[tuple[Scene, PlannedTrack]]:
-    """Load models and datasets, check that their classes agree, and prepare every key."""
-    from xbench.runner import Scene
-
-    scenes = []
-    datasets = {planned.dataset.name: planned.dataset() for planned in plan.tracks}
-    for bound in plan.models:
-        model = bound()
-        for planned in plan.tracks:
-            dataset, track, size = datasets[planned.dataset.name], planned.track, planned.batch_size
-            if not dataset.classes.same_as(model.classes):
-                raise XbenchError(f"{planned.dataset.name} and {bound.name} have different classes; choose a model for its classes")
-            protocol = {
-                m.name: keys.protocol_key(planned.dataset, dataset.revision, track.target, track.only, track.view, m, keys.DTYPE)
-                for m in planned.metrics
-            }
-            prefixes = {
-                (method.name, metric.name): keys.digest(
-                    keys.rules_digest(),
-                    keys.libraries([method, metric, bound, planned.dataset]) | keys.core_libraries(),
-                    [(b.plugin.id, b.all_params, keys.source_digest(b)) for b in (method, metric, bound, planned.dataset)],
-                    protocol[metric.name],
-                    model.digest,
-                    size,
-                    plan.suite.seed,
-                )
-                for method in plan.methods
-                for metric in planned.metrics
-            }
-            scene = Scene(model, bound.name, dataset, planned.dataset, track, plan.suite.seed, size, protocol, prefixes)
-            scenes.append((scene, planned))
-    return scenes
-
-
-def _cells(plan: Plan, planned: PlannedTrack) -> list[tuple[Method, Metric]]:
-    return [(method, metric) for method in plan.methods for metric in planned.metrics]
-
-
-def _cache_keys(scene: Scene, planned: PlannedTrack, plan: Plan) -> Iterator[str]:
-    for item in scene.items(plan.limit):
-        for method, metric in _cells(plan, planned):
-            yield scene.cache_key(method.name, metric.name, item.id)
-
-
-def _missing(scenes: list[tuple[Scene, PlannedTrack]], plan: Plan, missing: set[str]) -> list[Unit]:
-    """The units that still have something to do, each with just the cells that are missing."""
-    from xbench.runner import Unit
-
-    units = []
-    for scene, planned in scenes:
-        items, block = scene.items(plan.limit), min(plan.suite.block, scene.batch_size)
-        shown = frozenset(item.id for item in _spread(items, plan.suite.gallery))
-        for start in range(0, len(items), block):
-            part = tuple(items[start : start + block])
-            cells = tuple(
-                (method, metric)
-                for method, metric in _cells(plan, planned)
-                if any(scene.cache_key(method.name, metric.name, item.id) in missing for item in part)
-            )
-            if cells:
-                id = keys.digest(scene.model_name, scene.bound.name, [i.id for i in part], [(a.name, b.name) for a, b in cells])
-                units.append(Unit(id, scene, part, cells, shown))
-    return units
-
-
-def _spread(items: list[Item], count: int) -> list[Item]:
-    """count items at equal distances."""
-    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
-
-
-# -- reading results -------------------------------------------------------------------------------------------------------
-
-
-def reference(name: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
-    """Rows and manifest of the committed results of a suite, or None."""
-    folder = Path(str(resources.files("xbench.results"))) / name
-    store = Store(folder)
-    manifest = store.manifest() if folder.is_dir() else {}
-    return (store.rows(), manifest) if manifest else None
-
-
-def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Rows and manifest of a run directory, complete or not.
-
-    Raises:
-        XbenchError: it is not one.
-    """
-    store = Store(folder)
-    manifest = store.manifest()
-    if not manifest:
-        raise XbenchError(
-            f"{folder} is not a run directory (it has no manifest.json); make one with: xbench run quick --out {folder}"
-        )
-    return store.rows(), manifest
-
-
-def read_all(folders: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Several run directories as one: of rows of equal identity the last directory's count."""
-    found = [read(folder) for folder in folders]
-    manifests = [manifest for _, manifest in found]
-    merged: dict[str, Any] = {**manifests[-1], "complete": all(m.get("complete", True) for m in manifests)}
-    for name in ("columns", "methods", "models", "datasets", "class_names"):
-        merged[name] = {key: value for m in manifests for key, value in m.get(name, {}).items()}
-    together = pd.concat([rows for rows, _ in found], ignore_index=True).drop_duplicates(IDENTITY, keep="last")
-    return together.sort_values(IDENTITY).reset_index(drop=True), merged
-
-
-def publish(outcome: Outcome, folder: Path) -> None:
-    """Write what the repository keeps of a run: rows and tables without timings, a manifest without this machine's paths."""
-    drop = ("inputs", "machine", "request", "wanted")
-    manifest = {k: v for k, v in outcome.manifest.items() if k not in drop}
-    store = Store(folder)
-    store.make()
-    order = outcome.rows.sort_values(IDENTITY).assign(seconds=float("nan")).reset_index(drop=True)
-    store.write_rows(order)
-    store.write_manifest(manifest)
-    board = leaderboard.build(order, manifest)
-    texts = {"md": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
-    for suffix, render in texts.items():
-        write_text(folder / f"leaderboard.{suffix}", render(board, seconds=False))

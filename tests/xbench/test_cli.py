@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 SUITE = """
@@ -170,3 +172,47 @@ def test_show_list_and_doctor(here, tiny_plugin):
 def test_debug_shows_the_traceback(here):
     done = xbench("run", "absent.toml", "--debug", cwd=here)
     assert "Traceback" in done.stderr
+
+
+def test_shards_merge_on_the_command_line(here, tiny_plugin):
+    for part in ("1/2", "2/2"):
+        done = xbench("run", "mine.toml", "--plugin", tiny_plugin, "--shard", part, "--save-maps", cwd=here)
+        assert done.returncode == 0, done.stderr
+    merged = xbench("merge", "results/runs/mine-1of2", "results/runs/mine-2of2", "--out", "merged", cwd=here)
+    assert merged.returncode == 0, merged.stderr
+    assert "24 rows of 2 runs: merged" in merged.stdout
+    assert (here / "merged" / "leaderboard.html").is_file()
+    again = xbench("run", "mine.toml", "--plugin", tiny_plugin, "--save-maps", "--out", "merged", cwd=here)
+    assert "nothing left to compute" in again.stdout
+
+
+def test_maps_of_one_s_own_on_the_command_line(here, tiny_plugin):
+    listed = xbench("items", "mine.toml", "--plugin", tiny_plugin, "--out", "items.csv", cwd=here)
+    assert listed.returncode == 0, listed.stderr
+    table = pd.read_csv(here / "items.csv")
+    assert table["item"].tolist() == [f"picture_{i}" for i in range(6)]
+    (here / "maps").mkdir()
+    for row in table.itertuples():
+        np.save(here / "maps" / f"{row.item}.npy", np.eye(8))
+    xbench("run", "mine.toml", "--plugin", tiny_plugin, cwd=here)
+    done = xbench("score", "maps", "--suite", "mine.toml", "--name", "diagonal", "--plugin", tiny_plugin, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert "diagonal" in done.stdout
+    assert "tiny_cam" in done.stdout
+    assert "12 values computed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shard", "4/3"], "--shard 4/3 is not a part of the whole"),
+        (["--dtype", "float16"], "unknown --dtype 'float16'"),
+        (["--device", "cuda:7"], "cannot compute on cuda:7"),
+        (["--device", "quantum"], "cannot compute on quantum"),
+    ],
+)
+def test_wrong_ways_to_compute(here, tiny_plugin, options, message):
+    done = xbench("run", "mine.toml", "--plugin", tiny_plugin, *options, cwd=here)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,8 +1,11 @@
+import typing
+
 import pytest
 import torch
 
+from xbench import maps, suite
 from xbench.data import Box, Sample
-from xbench.geometry import crop, full
+from xbench.geometry import LONGEST, ViewKind, crop, full, keep_aspect, squash, view
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 40), (60, 41), (41, 60), (33, 97)])
@@ -53,3 +56,86 @@ def test_truth_says_how_much_of_it_is_visible():
     assert from_boxes.mask[:25].all()
     assert not from_boxes.mask[25:].any()
     assert view.truth(Sample("s", image, (0,)), 0).visible == 0.0
+
+
+SIZES = [(40, 40), (60, 41), (41, 60), (33, 97), (97, 33), (224, 224), (301, 500)]
+KINDS = typing.get_args(ViewKind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("corner", ["top left", "top right", "bottom left", "bottom right"])
+def test_a_lit_corner_is_found_again_through_every_view(kind, height, width, corner):
+    """Lit in the picture: the input, the mask and the box show it in that corner, and a map brought back lights it again."""
+    seen = view(kind, height, width, (32, 32), 0.875)
+    high, wide = seen.height // 4, seen.width // 4
+    top = seen.top if "top" in corner else seen.top + seen.height - high
+    left = seen.left if "left" in corner else seen.left + seen.width - wide
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    image[:, top : top + high, left : left + wide] = 255
+    mask = image[0] > 0
+    sample = Sample("s", image, (0,), (Box(0, left, top, left + wide, top + high),), {0: mask})
+    truth = seen.truth(sample, 0)
+    assert truth.mask is not None
+    assert truth.visible == 1.0
+    bright = seen.image(image)[0] > 127
+    assert bright.shape == truth.mask.shape == seen.size
+    # Input, mask and box agree to a pixel, and lie in the corner.
+    (box,) = truth.boxes
+    assert (box.x1 - box.x0) == pytest.approx(seen.size[1] * wide / seen.width)
+    for found in (bright, truth.mask):
+        rows, columns = torch.nonzero(found.any(dim=1)), torch.nonzero(found.any(dim=0))
+        assert (rows.min(), columns.min()) == pytest.approx((box.y0, box.x0), abs=1.01)
+        assert (rows.max() + 1, columns.max() + 1) == pytest.approx((box.y1, box.x1), abs=1.01)
+    assert (box.y0 == 0) == ("top" in corner)
+    assert (box.x0 == 0) == ("left" in corner)
+    # A map that lights the truth, at a coarse grid or at the input's, lights the same pixels of the picture.
+    for grid in ((8, 8), seen.size):
+        map_ = maps.resize(truth.mask[None].float(), grid)[0]
+        whole = seen.paste(map_, height, width)
+        assert whole.isnan().sum() == height * width - seen.height * seen.width
+        assert bool(mask.flatten()[whole.nan_to_num(-1).argmax()])
+        assert float(whole[mask].mean()) > 3 * float(whole[~mask & ~whole.isnan()].mean())
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_the_window_frame_is_the_picture_cut_pixel_by_pixel(height, width):
+    seen = crop(height, width, (32, 32), 0.875)
+    image = torch.randint(0, 256, (3, height, width)).to(torch.uint8)
+    mask = image[0] > 200
+    cut = (slice(seen.top, seen.top + seen.height), slice(seen.left, seen.left + seen.width))
+    truth = seen.window.truth(Sample("s", image, (0,), (Box(0, seen.left + 3, seen.top + 5, width, height),), {0: mask}), 0)
+    assert truth.mask is not None
+    assert torch.equal(truth.mask, mask[cut])
+    assert truth.boxes == (Box(0, 3, 5, seen.width, seen.height),)
+
+
+def test_squash_shows_all_and_keep_aspect_keeps_proportions():
+    assert squash(30, 90, (32, 32)).size == (32, 32)
+    assert keep_aspect(30, 90, (32, 32)).size == (32, 96)
+    assert keep_aspect(500, 375, (224, 224)).size == (299, 224)
+    assert keep_aspect(1, 1, (224, 224)).size == (224, 224)
+    assert keep_aspect(2, 1000, (32, 32)).size == (32, 32 * LONGEST)
+    for made in (squash(30, 90, (32, 32)), keep_aspect(30, 90, (32, 32))):
+        assert (made.left, made.top, made.width, made.height) == (0, 0, 90, 30)
+
+
+def test_inputs_that_are_not_square_get_windows_of_their_proportions():
+    seen = crop(100, 100, (20, 40), 1.0)
+    assert (seen.height, seen.width, seen.top) == (50, 100, 25)
+    assert crop(10, 1000, (20, 40), 1.0).height == 10
+
+
+def test_unknown_pixels_are_ignored_and_never_truth():
+    image = torch.zeros(3, 40, 40, dtype=torch.uint8)
+    mask, unknown = torch.zeros(40, 40, dtype=torch.bool), torch.zeros(40, 40, dtype=torch.bool)
+    mask[:20], unknown[15:25] = True, True
+    truth = squash(40, 40, (20, 20)).truth(Sample("s", image, (0,), masks={0: mask}, ignore=unknown), 0)
+    assert truth.mask is not None
+    assert truth.ignore is not None
+    assert torch.nonzero(truth.ignore.any(dim=1)).flatten().tolist() == [10, 11]
+    assert not (truth.ignore & truth.mask).any()
+
+
+def test_suites_know_every_view():
+    assert set(typing.get_args(suite.Track.model_fields["view"].annotation)) == set(KINDS)

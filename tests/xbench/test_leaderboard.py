@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xbench import leaderboard, workflow
+from xbench import leaderboard, runs, workflow
 from xbench.report import tables
 from xbench.report.tables import number
 from xbench.store import SCHEMA
@@ -190,7 +190,7 @@ def test_numbers():
 def test_runs_merge_and_an_unfinished_one_says_so(tiny_suite, tmp_path):
     one = workflow.run(tiny_suite.model_copy(update={"methods": ["tiny_cam"], "controls": []}), out=tmp_path / "one")
     two = workflow.run(tiny_suite.model_copy(update={"methods": ["tiny_gradient"], "controls": []}), out=tmp_path / "two")
-    merged, manifest = workflow.read_all([one.folder, two.folder])
+    merged, manifest = runs.read_all([one.folder, two.folder])
     board = leaderboard.build(merged, manifest)
     assert {line.method for line in board.tables[0].lines} == {"tiny_cam", "tiny_gradient"}
     assert len(board.tables[0].columns) == 3

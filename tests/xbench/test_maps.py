@@ -100,10 +100,10 @@ def test_resize_is_bilinear_with_aligned_centres():
 )
 def test_a_wrong_result_names_the_method(wrong):
     with pytest.raises(XbenchError, match=r"method my_method returned .* must return a float tensor \[4, h, w\]"):
-        validated(wrong, 4, (8, 8), "my_method")
+        validated(wrong, 4, 3, (8, 8), "my_method")
 
 
 def test_half_precision_is_accepted_and_detached():
     maps = torch.ones(4, 3, 3, dtype=torch.bfloat16, requires_grad=True)
-    assert validated(maps, 4, (8, 8), "m").dtype == torch.float32
-    assert not validated(maps, 4, (8, 8), "m").requires_grad
+    assert validated(maps, 4, 3, (8, 8), "m").dtype == torch.float32
+    assert not validated(maps, 4, 3, (8, 8), "m").requires_grad

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xbench import workflow
+from xbench import reductions, workflow
 from xbench.report import html, pictures
 from xbench.store import Store
+from xbench.suite import Track
 
 
 def test_overlay_colours_the_evidence_and_nothing_else():
@@ -43,3 +44,22 @@ def test_page_is_whole_and_needs_no_network(tiny_suite, tmp_path):
     assert page.count("data:image/jpeg") == 4 * 6
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
+
+
+def test_vectors_are_drawn_as_what_they_are(tiny_suite, tmp_path):
+    """Scores over thresholds are no curve over pixels."""
+    track = Track(dataset="tiny_pictures", metrics=["tiny_threshold", "tiny_deletion"], target="label")
+    outcome = workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
+    page = html.render(outcome.leaderboard(), outcome.rows, outcome.manifest, {})
+    texts = re.findall(r"<!-- (.+?) -->", page)  # matplotlib's comments say what its glyphs spell
+    assert "threshold, one for all pictures" in texts
+    assert "share of pixels" in texts
+
+
+def test_precision_over_recall_has_the_reduction_s_area():
+    generator = np.random.default_rng(0)
+    pooled = generator.integers(0, 9, 32).astype(float)
+    recall, precision = reductions.precision_recall(pooled)
+    area = (np.diff(recall, prepend=0) * precision).sum()
+    assert area == pytest.approx(float(reductions.average_precision(pooled[None])[0]))
+    assert recall[-1] == pytest.approx(1)

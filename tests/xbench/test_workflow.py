@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xbench import keys, manifests, workflow
+from xbench import keys, manifests, runs, workflow
 from xbench.classes import ClassList
 from xbench.errors import XbenchError
 from xbench.registry import registry
@@ -223,7 +223,7 @@ def test_nan_maps_are_counted_and_are_never_a_value(tiny_suite, tmp_path):
 def test_a_broken_method_is_named_and_finished_units_stay(tiny_suite, tmp_path, how):
     with pytest.raises(XbenchError, match=rf"method tiny_broken\(how={how}\) returned"):
         workflow.run(tiny_suite.model_copy(update={"methods": [f"tiny_broken(how={how})"]}), out=tmp_path / "run")
-    rows, manifest = workflow.read(tmp_path / "run")
+    rows, manifest = runs.read(tmp_path / "run")
     assert rows.empty
     assert not manifest["complete"]
 
@@ -234,7 +234,8 @@ def test_a_failing_method_is_named_with_its_items(tiny_suite, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("how", "message"), [("shape", "must return one value per map"), ("raise", "failed on .*ValueError: no value")]
+    ("how", "message"),
+    [("shape", "must return one value per map"), ("vectors", "one value per map"), ("raise", "failed on .*ValueError: no value")],
 )
 def test_a_broken_metric_is_named(tiny_suite, tmp_path, how, message):
     track = Track(dataset="tiny_pictures", metrics=[f"tiny_wrong(how={how})"], target="label")
@@ -242,15 +243,87 @@ def test_a_broken_metric_is_named(tiny_suite, tmp_path, how, message):
         workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
 
 
-def test_pictures_of_several_sizes_need_a_view_that_makes_them_equal(tiny_suite, tmp_path, monkeypatch):
+@pytest.mark.parametrize("view", ["squash", "keep_aspect", "full"])
+def test_pictures_of_several_sizes_are_batched_by_shape(tiny_suite, tmp_path, view):
+    """And each item's rows are those that it has alone."""
+    metrics = ["tiny_deletion", "tiny_mass", "tiny_threshold"]
+    track = Track(dataset="tiny_pictures(uneven=true)", metrics=metrics, target="label", view=view)
+    uneven = tiny_suite.model_copy(update={"tracks": [track], "block": 4})
+    rows = workflow.run(uneven, out=tmp_path / "blocks").rows
+    assert set(rows["status"]) == {"ok"}
+    alone = workflow.run(uneven.model_copy(update={"block": 1}), out=tmp_path / "alone").rows
+    assert same(ordered(rows), ordered(alone))
+    oracle = rows[(rows["method"] == "tiny_truth") & (rows["metric"] == "tiny_mass")]
+    assert (oracle["value"] == 1).all()
+    grids = rows[rows["method"] == "tiny_cam"].groupby("item")["grid"].first().tolist()
+    assert (len(set(grids)) == 1) == (view == "squash")
+
+
+def test_a_network_of_one_size_says_which_views_it_takes(tiny_suite, tmp_path, monkeypatch):
+    make = registry.get("model", "tiny_net").make
+    net = make()
+
+    def refuse(_, inputs):
+        if inputs[0].shape[-2] != 32:
+            raise RuntimeError("only 32 pixels")
+
+    net.network.register_forward_pre_hook(refuse)
+    picky = dataclasses.replace(registry.get("model", "tiny_net"), make=lambda: net)
+    monkeypatch.setitem(registry.plugins, ("model", "tiny_net"), picky)
+    track = Track(dataset="tiny_pictures(uneven=true)", metrics=["tiny_mass"], target="label", view="keep_aspect")
+    with pytest.raises(XbenchError, match=r"does not take pictures of 40 x 32, .* use view 'crop' or 'squash'"):
+        workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("view", ["crop", "keep_aspect"])
+def test_a_broken_picture_is_counted_and_the_others_are_scored(tiny_suite, tmp_path, view):
+    track = Track(dataset="tiny_pictures(broken=3)", metrics=["tiny_deletion", "tiny_mass"], target="label", view=view)
+    done = workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
+    broken = done.rows[done.rows["item"] == "picture_3"]
+    assert set(broken["status"]) == {"unreadable"}
+    assert broken["value"].isna().all()
+    assert set(broken["reason"]) == {"cannot read picture_3: truncated"}
+    assert set(done.rows[done.rows["item"] != "picture_3"]["status"]) == {"ok"}
+    (table,) = done.leaderboard().tables
+    assert {cell.estimate.n for line in table.lines for cell in line.cells} == {5}
+    assert table.quality[0].items == 5
+    notes = done.leaderboard().notes
+    assert "tiny_pictures(broken=3): one note" in notes
+    assert any("1 of 6 items cannot be read and count nowhere; the first: cannot read picture_3: truncated" in n for n in notes)
+    assert workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run").computed == 0
+
+
+def test_a_figure_of_one_threshold_for_all(tiny_suite, tmp_path):
+    track = Track(dataset="tiny_pictures", metrics=["tiny_threshold"], target="label")
+    done = workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
+    assert set(done.rows["status"]) == {"ok"}
+    assert done.rows["value"].isna().all()
+    (table,) = done.leaderboard().tables
+    for line in table.lines:
+        vectors = np.stack(done.rows[done.rows["method"] == line.method]["vector"].to_list())
+        assert line.cells[0].estimate.mean == pytest.approx(vectors.mean(axis=0).max(), abs=1e-6)
+    assert table.lines[-1].method == "tiny_truth"
+    assert table.lines[-1].cells[0].estimate.mean == 1.0
+    assert table.lines[0].cells[0].against  # controls are compared by the same figure
+
+
+def test_labels_are_translated_into_the_classes_of_a_larger_model(tiny_suite, tmp_path, monkeypatch):
     pictures = registry.get("dataset", "tiny_pictures").make.__globals__["Pictures"]
-    load = pictures.load
-    uneven = lambda self, id: dataclasses.replace(s := load(self, id), image=s.image[:, : 32 - int(id[-1]) % 2])  # noqa: E731
-    monkeypatch.setattr(pictures, "load", uneven)
-    with pytest.raises(
-        XbenchError, match=r"sizes \[\(31, 32\), \(32, 32\)\] do not fit one batch under view 'full'; use view 'crop'"
-    ):
-        workflow.run(tiny_suite.model_copy(update={"block": 4}), Selection(datasets=["tiny_pictures(n=3)"]), out=tmp_path / "run")
+    monkeypatch.setattr(pictures, "classes", ClassList(("bee", "ant", "cat", "elk", "dog")))
+    rows = workflow.run(tiny_suite, Selection(methods=["tiny_cam"]), out=tmp_path / "run").rows
+    by_item = rows[rows["target_policy"] == "label"].groupby("item")["target"].first()
+    assert by_item.to_dict() == {f"picture_{i}": [1, 0, 2, 4, 3][i % 5] for i in range(6)}
+
+
+def test_bfloat16_is_a_protocol_of_its_own(tiny_suite, tmp_path):
+    half = workflow.run(tiny_suite, Selection(dtype="bfloat16"), out=tmp_path / "run")
+    assert half.manifest["dtype"] == "bfloat16"
+    whole = workflow.run(tiny_suite, out=tmp_path / "run")
+    assert whole.computed == len(half.rows)
+    assert not set(half.rows["protocol_key"]) & set(whole.rows["protocol_key"])
+    a, b = (r[(r["method"] == "tiny_cam") & (r["metric"] == "tiny_deletion")] for r in (half.rows, whole.rows))
+    assert a["value"].to_numpy() == pytest.approx(b["value"].to_numpy(), abs=0.02)
+    assert (a["value"].to_numpy() != b["value"].to_numpy()).any()
 
 
 def test_truth_outside_the_crop_is_not_applicable(tiny_suite, tmp_path, monkeypatch):
@@ -276,8 +349,8 @@ def test_evaluate_gives_rows():
 
 
 def test_published_results_name_no_machine_and_are_read_back(done, tmp_path):
-    workflow.publish(done, tmp_path / "published")
-    rows, _ = workflow.read(tmp_path / "published")
+    runs.publish(done.rows, done.manifest, tmp_path / "published")
+    rows, _ = runs.read(tmp_path / "published")
     assert same(rows, done.rows)
     assert rows["seconds"].isna().all()
     assert str(tmp_path) not in (tmp_path / "published" / "manifest.json").read_text()
@@ -310,7 +383,7 @@ def test_the_network_is_left_as_it_was_found(done):
 
 def test_reading_what_is_not_a_run(tmp_path):
     with pytest.raises(XbenchError, match="is not a run directory"):
-        workflow.read(tmp_path)
+        runs.read(tmp_path)
 
 
 SCRIPT = """
@@ -342,6 +415,6 @@ def test_killed_at_random_moments_the_rows_are_those_of_an_undisturbed_run(done,
             break
     assert kills >= 2
     subprocess.run([sys.executable, "-c", script], check=True)
-    rows, manifest = workflow.read(out)
+    rows, manifest = runs.read(out)
     assert manifest["complete"]
     assert same(rows, done.rows)

@@ -5,21 +5,16 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
-import numpy as np
-
-from xbench.runner import Unit, run_unit
-
-Result = tuple[Unit, list[dict[str, Any]], dict[str, np.ndarray]]
+from xbench.runner import run_unit
+from xbench.units import Result, Unit
 
 
-def execute(units: Sequence[Unit], progress: Callable[[int], None]) -> Iterator[Result]:
-    """Yield (unit, rows, gallery) as each is done; progress is told of every picture that was evaluated."""
+def execute(units: Sequence[Unit], progress: Callable[[int], None]) -> Iterator[tuple[Unit, Result]]:
+    """Yield (unit, result) as each is done; progress is told of every picture that was evaluated."""
     keep_memory()
     for unit in units:
-        rows, gallery = run_unit(unit, progress)
-        yield unit, rows, gallery
+        yield unit, run_unit(unit, progress)
 
 
 def keep_memory() -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from xbench import leaderboard
+from xbench import leaderboard, reductions
 from xbench.leaderboard import Leaderboard
 from xbench.report import pictures, tables
 
@@ -39,24 +39,25 @@ def render(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], 
 
 
 def _curves(table: leaderboard.Table, rows: pd.DataFrame) -> list[Markup]:
-    """Mean curves of the best methods and the controls, one plot per metric that stores curves."""
+    """Mean curves of the best methods and the controls, one plot per metric that stores vectors."""
     from matplotlib.figure import Figure
 
     plots: list[Markup] = []
     for column in table.columns:
-        mine = rows[(rows["protocol_key"] == column.key) & (rows["model"] == table.model) & rows["vector"].notna()]
+        mine = rows[(rows["protocol_key"] == column.key) & (rows["model"] == table.model) & (rows["status"] == "ok")]
+        mine = mine[mine["vector"].notna()]
         if mine.empty or "normalised" in column.metric:
             continue
         figure = Figure(figsize=(5.6, 3.4), layout="constrained")
         axis = figure.subplots()
-        curves = {method: np.stack(group["vector"].to_list()).mean(axis=0) for method, group in mine.groupby("method")}
-        present = [line for line in table.lines if line.method in curves]
+        means = {method: np.stack(group["vector"].to_list()).mean(axis=0) for method, group in mine.groupby("method")}
+        present = [line for line in table.lines if line.method in means]
         best = [line for line in present if not line.control][:CURVES_SHOWN]
         for line in best + [line for line in present if line.control]:
-            mean = curves[line.method]
             style = {"color": "0.6", "linestyle": "--", "linewidth": 0.9} if line.control else {"linewidth": 1.6}
-            axis.plot(np.linspace(0, 1, len(mean)), mean, label=None if line.control else line.method, **style)
-        axis.set(xlabel="share of pixels", ylabel="mean probability of the target", title=f"{column.label} ({column.dataset})")
+            axis.plot(*_line(means[line.method], column), label=None if line.control else line.method, **style)
+        across, up = _axes(column)
+        axis.set(xlabel=across, ylabel=up, title=f"{column.label} ({column.dataset})")
         if best:
             axis.legend(fontsize=7, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
@@ -68,6 +69,24 @@ def _curves(table: leaderboard.Table, rows: pd.DataFrame) -> list[Markup]:
         svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
         plots.append(Markup(svg))
     return plots
+
+
+def _line(mean: NDArray[Any], column: leaderboard.Column) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(x, y) of a mean vector: a curve over pixels, a score over thresholds (its groups averaged), or precision over recall."""
+    if column.reduce == "average_precision":
+        return reductions.precision_recall(mean)
+    if reductions.is_vector(column.reduce):
+        mean = mean.reshape(reductions.groups(column.reduce), -1).mean(axis=0)
+        return np.arange(len(mean)) / len(mean), mean
+    return np.linspace(0, 1, len(mean)), mean
+
+
+def _axes(column: leaderboard.Column) -> tuple[str, str]:
+    if column.reduce == "average_precision":
+        return "recall", "precision, pixels of all pictures pooled"
+    if reductions.is_vector(column.reduce):
+        return "threshold, one for all pictures", "mean score"
+    return "share of pixels", "mean probability of the target"
 
 
 def _gallery(

@@ -1,0 +1,108 @@
+"""Shards, merged, are the undivided run, bit for bit, in any order and after any interruption."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from xbench import leaderboard, runs, workflow
+from xbench.errors import XbenchError
+from xbench.store import INFORMATIVE
+from xbench.suite import Selection, Track, parse_shard
+
+
+@pytest.fixture
+def suite(tiny_suite):
+    tracks = [*tiny_suite.tracks, Track(dataset="tiny_pictures(n=5, uneven=true)", metrics=["tiny_threshold"], view="keep_aspect")]
+    return tiny_suite.model_copy(update={"tracks": tracks})
+
+
+def shard(suite, tmp_path, i, n, **options):
+    return workflow.run(suite, Selection(shard=(i, n)), out=tmp_path / f"{i}of{n}", **options).folder
+
+
+def same(a: pd.DataFrame, b: pd.DataFrame) -> None:
+    a, b = (f.drop(columns=INFORMATIVE) for f in (a, b))
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])
+def test_three_shards_are_the_whole(suite, tmp_path, order):
+    whole = workflow.run(suite, out=tmp_path / "whole", save_maps=True)
+    folders = [shard(suite, tmp_path, i, 3, save_maps=True) for i in order]
+    sizes = [len(runs.read(folder)[0]) for folder in folders]
+    assert sum(sizes) == len(whole.rows)
+    assert min(sizes) > 0
+    runs.merge(folders, tmp_path / "merged")
+    rows, manifest = runs.read(tmp_path / "merged")
+    undivided, described = runs.read(whole.folder)
+    same(rows, undivided)
+    assert leaderboard.build(rows, manifest).tables[0].quality == leaderboard.build(undivided, described).tables[0].quality
+    ours, theirs = (load_file(f / "gallery.safetensors") for f in (tmp_path / "merged", whole.folder))
+    assert set(ours) == set(theirs)
+    assert all((ours[key] == theirs[key]).all() for key in ours)
+    # The merged directory is the finished run itself: nothing is left to do, not even to load a model.
+    assert workflow.run(suite, out=tmp_path / "merged", save_maps=True).computed == 0
+    kept = {path.parent.relative_to(tmp_path / "merged") for path in (tmp_path / "merged" / "maps").rglob("*.safetensors")}
+    assert kept == {path.parent.relative_to(whole.folder) for path in (whole.folder / "maps").rglob("*.safetensors")}
+
+
+def test_a_shard_that_was_interrupted_goes_on(suite, tmp_path, monkeypatch):
+    from xbench.engines import local
+
+    run_unit, calls = local.run_unit, []
+
+    def failing(unit, progress):
+        calls.append(unit.id)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return run_unit(unit, progress)
+
+    monkeypatch.setattr(local, "run_unit", failing)
+    with pytest.raises(KeyboardInterrupt):
+        shard(suite, tmp_path, 1, 2)
+    monkeypatch.setattr(local, "run_unit", run_unit)
+    rest = workflow.run(suite, Selection(shard=(1, 2)), out=tmp_path / "1of2")
+    assert 0 < rest.computed < len(rest.rows)
+    runs.merge([tmp_path / "1of2", shard(suite, tmp_path, 2, 2)], tmp_path / "merged")
+    same(runs.read(tmp_path / "merged")[0], runs.read(workflow.run(suite, out=tmp_path / "whole").folder)[0])
+
+
+def test_a_missing_shard_is_named(suite, tmp_path):
+    runs.merge([shard(suite, tmp_path, 1, 3), shard(suite, tmp_path, 3, 3)], tmp_path / "merged")
+    rows, manifest = runs.read(tmp_path / "merged")
+    assert "INCOMPLETE: shard 2/3 is missing" in leaderboard.build(rows, manifest).notes[0]
+
+
+def test_runs_of_different_methods_merge_too(suite, tmp_path):
+    one = workflow.run(suite, Selection(methods=["tiny_cam"]), out=tmp_path / "one")
+    two = workflow.run(suite, Selection(methods=["tiny_gradient"]), out=tmp_path / "two")
+    rows, _ = runs.merge([one.folder, two.folder], tmp_path / "merged")
+    assert set(rows["method"]) == {"tiny_cam", "tiny_gradient"}
+    rest = workflow.run(suite, out=tmp_path / "merged")
+    assert set(rest.rows["method"]) > {"tiny_cam", "tiny_gradient"}
+    assert rest.computed == len(rest.rows) - len(rows)
+
+
+def test_unequal_runs_do_not_merge(suite, tmp_path):
+    one = workflow.run(suite, Selection(methods=["tiny_cam"]), out=tmp_path / "one")
+    two = workflow.run(suite, Selection(methods=["tiny_cam"], seed=7), out=tmp_path / "two")
+    with pytest.raises(XbenchError, match="these runs differ in seed"):
+        runs.merge([one.folder, two.folder], tmp_path / "merged")
+    with pytest.raises(XbenchError, match="needs different run directories"):
+        runs.merge([one.folder, one.folder], tmp_path / "merged")
+    with pytest.raises(XbenchError, match="needs different run directories"):
+        runs.merge([one.folder, two.folder], one.folder)
+
+
+@pytest.mark.parametrize("text", ["3", "0/3", "4/3", "1/0", "a/b"])
+def test_what_is_not_a_shard(text):
+    with pytest.raises(XbenchError, match="is not a part of the whole"):
+        parse_shard(text)
+
+
+def test_a_shard_has_a_folder_of_its_own(suite, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    selection = dataclasses.replace(Selection(shard=(2, 3)), methods=["tiny_cam"])
+    assert workflow.run(suite, selection).folder.as_posix() == "results/runs/tiny-2of3"

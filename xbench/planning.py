@@ -1,0 +1,136 @@
+"""From a plan to work units: models and datasets are opened, keys made, items cut into blocks, and what is missing is found."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+from xbench import keys
+from xbench.data import Dataset, Item, Relabelled
+from xbench.errors import BrokenSample, XbenchError
+from xbench.mapstore import MapStore
+from xbench.modelview import Model
+from xbench.plugins import BoundDataset, BoundModel, Method, Metric
+from xbench.suite import Plan, PlannedTrack
+from xbench.units import Scene, Unit
+
+Block = tuple[Scene, PlannedTrack, tuple[Item, ...]]
+
+
+def open_scenes(plan: Plan, maps: MapStore | None = None) -> list[tuple[Scene, PlannedTrack]]:
+    """Load models and datasets, reconcile their classes, and prepare every key. maps: of earlier runs."""
+    scenes = []
+    datasets = {planned.dataset.name: planned.dataset() for planned in plan.tracks}
+    for bound in plan.models:
+        model: Model = dataclasses.replace(bound(), device=plan.device, dtype=plan.dtype)
+        for planned in plan.tracks:
+            dataset = _fitting(datasets[planned.dataset.name], planned.dataset, model, bound)
+            scenes.append((_scene(plan, bound, model, planned, dataset, maps), planned))
+    return scenes
+
+
+def blocks(scenes: list[tuple[Scene, PlannedTrack]], plan: Plan) -> list[Block]:
+    """The items of all scenes, or of the plan's shard, in blocks of one input shape each."""
+    found = []
+    for scene, planned in scenes:
+        size = min(plan.suite.block, scene.batch_size)
+        for group in _by_shape(scene, scene.items(plan.limit)):
+            found += [(scene, planned, tuple(group[start : start + size])) for start in range(0, len(group), size)]
+    mine, of = plan.shard or (1, 1)
+    return found[mine - 1 :: of]
+
+
+def cache_keys(found: list[Block], plan: Plan) -> Iterator[str]:
+    """The keys of all rows of some blocks."""
+    for scene, planned, part in found:
+        for item in part:
+            for method, metric in _cells(plan, planned):
+                yield scene.cache_key(method.name, metric.name, item.id)
+
+
+def units(found: list[Block], plan: Plan, missing: set[str], save_maps: bool) -> list[Unit]:
+    """The units that still have something to do, each with just the cells that are missing.
+
+    missing: keys of rows that are. save_maps: cells whose maps are not kept yet are missing too.
+    """
+    made = []
+    shown: dict[int, frozenset[str]] = {}
+    for scene, planned, part in found:
+        if id(scene) not in shown:
+            shown[id(scene)] = frozenset(item.id for item in _spread(scene.items(plan.limit), plan.suite.gallery))
+        unmapped = {m.name for m in plan.methods if save_maps and not _kept(scene, m, part)}
+        cells = tuple(
+            (method, metric)
+            for method, metric in _cells(plan, planned)
+            if method.name in unmapped or any(scene.cache_key(method.name, metric.name, item.id) in missing for item in part)
+        )
+        if cells:
+            id_ = keys.digest(scene.model_name, scene.bound.name, [i.id for i in part], [(a.name, b.name) for a, b in cells])
+            made.append(Unit(id_, scene, part, cells, shown[id(scene)]))
+    return made
+
+
+def _fitting(dataset: Dataset, bound: BoundDataset, model: Model, of: BoundModel) -> Dataset:
+    """The dataset, its labels translated where its classes are some of the model's."""
+    if dataset.classes.same_as(model.classes):
+        return dataset
+    translation = dataset.classes.translation(model.classes)
+    if translation is None:
+        missing = next((name for name in dataset.classes.names if name not in model.classes.names), dataset.classes.names[0])
+        what = f"{bound.name} and {of.name} have different classes ({missing!r}, for one)"
+        raise XbenchError(f"{what}; choose a model for its classes")
+    return Relabelled(dataset, model.classes, translation)
+
+
+def _scene(plan: Plan, bound: BoundModel, model: Model, planned: PlannedTrack, dataset: Dataset, maps: MapStore | None) -> Scene:
+    track, size = planned.track, planned.batch_size
+    policies = (dataset.revision, track.target, track.only, track.view)
+    protocols = {m.name: keys.protocol_key(planned.dataset, *policies, m, plan.dtype) for m in planned.metrics}
+    run = (model.digest, size, plan.suite.seed, plan.device)
+    prefixes = {
+        (method.name, metric.name): keys.digest(*_depends([method, metric, bound, planned.dataset]), protocols[metric.name], *run)
+        for method in plan.methods
+        for metric in planned.metrics
+    }
+    map_keys = {m.name: keys.digest(*_depends([m, bound, planned.dataset]), *policies, plan.dtype, *run) for m in plan.methods}
+    scene = Scene(model, bound.name, dataset, planned.dataset, track, plan.suite.seed, size, protocols, prefixes)
+    return dataclasses.replace(scene, map_keys=map_keys, maps=maps)
+
+
+def _depends(bounds: list[Method | Metric | BoundModel | BoundDataset]) -> tuple[str, Mapping[str, str], list[object]]:
+    """Rules, libraries and plug-ins that a value depends on."""
+    described: list[object] = [(b.plugin.id, b.all_params, keys.source_digest(b)) for b in bounds]
+    return keys.rules_digest(), keys.libraries(bounds) | keys.core_libraries(), described
+
+
+def _cells(plan: Plan, planned: PlannedTrack) -> list[tuple[Method, Metric]]:
+    return [(method, metric) for method in plan.methods for metric in planned.metrics]
+
+
+def _by_shape(scene: Scene, items: list[Item]) -> list[list[Item]]:
+    """Items whose pictures have one shape under the track's view, in groups; what cannot be read is a group of its own."""
+    if scene.track.view in ("crop", "squash"):
+        return [items]
+    shapes: dict[str, tuple[int, int] | None] = {}
+    groups: dict[tuple[int, int] | None, list[Item]] = {}
+    for item in items:
+        if item.sample not in shapes:
+            try:
+                size = scene.dataset.size(item.sample)
+                shapes[item.sample] = scene.model.preprocessing.view(scene.track.view, *size).size
+            except BrokenSample:
+                shapes[item.sample] = None
+        groups.setdefault(shapes[item.sample], []).append(item)
+    return list(groups.values())
+
+
+def _kept(scene: Scene, method: Method, part: tuple[Item, ...]) -> bool:
+    if scene.maps is None:
+        return False
+    key = scene.map_keys[method.name]
+    return all(scene.maps.get(scene.model_name, scene.bound.name, method.name, item.id, key) for item in part)
+
+
+def _spread(items: list[Item], count: int) -> list[Item]:
+    """count items at equal distances."""
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items

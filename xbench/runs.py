@@ -1,0 +1,120 @@
+"""Run directories: reading one or several, merging the shards of a run, publishing one as reference results."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xbench import leaderboard
+from xbench.errors import XbenchError
+from xbench.report import tables
+from xbench.store import IDENTITY, Store, write, write_text
+
+
+def reference(name: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+    """Rows and manifest of the committed results of a suite, or None."""
+    folder = Path(str(resources.files("xbench.results"))) / name
+    store = Store(folder)
+    manifest = store.manifest() if folder.is_dir() else {}
+    return (store.rows(), manifest) if manifest else None
+
+
+def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Rows and manifest of a run directory, complete or not.
+
+    Raises:
+        XbenchError: it is not one.
+    """
+    store = Store(folder)
+    manifest = store.manifest()
+    if not manifest:
+        raise XbenchError(
+            f"{folder} is not a run directory (it has no manifest.json); make one with: xbench run quick --out {folder}"
+        )
+    return store.rows(), manifest
+
+
+def read_all(folders: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Several run directories as one: of rows of equal identity the last directory's count."""
+    found = [read(folder) for folder in folders]
+    manifests = [manifest for _, manifest in found]
+    merged: dict[str, Any] = {**manifests[-1], "complete": all(m.get("complete", True) for m in manifests)}
+    for name in ("columns", "methods", "models", "datasets", "class_names"):
+        merged[name] = {key: value for m in manifests for key, value in m.get(name, {}).items()}
+    together = pd.concat([rows for rows, _ in found], ignore_index=True).drop_duplicates(IDENTITY, keep="last")
+    return together.sort_values(IDENTITY).reset_index(drop=True), merged
+
+
+def merge(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Write the rows, maps and pictures of several run directories into one; shards together are the undivided run. -> as ``read``.
+
+    Raises:
+        XbenchError: they were run with different seeds, batch sizes or dtypes, or one of them is no run directory.
+    """
+    if len(folders) != len({folder.resolve() for folder in folders} - {out.resolve()}):
+        raise XbenchError("merge needs different run directories, and another --out than these")
+    rows, manifest = read_all(folders)
+    parts = [Store(folder).manifest() for folder in folders]
+    for name in ("seed", "dtype", "batch_size"):
+        if len({repr(part.get(name)) for part in parts}) > 1:
+            found = ", ".join(f"{folder}: {part.get(name)}" for folder, part in zip(folders, parts, strict=True))
+            raise XbenchError(f"these runs differ in {name} ({found}); run them alike, or keep them apart")
+    _join_shards(manifest, parts)
+    store = Store(out)
+    with store.lock():
+        store.clear()
+        gallery: dict[str, np.ndarray] = {}
+        for folder in folders:
+            gallery |= Store(folder).gallery()
+            for path in sorted(Store(folder).maps.rglob("*.safetensors")):
+                copy = store.maps / path.relative_to(Store(folder).maps)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                write(copy, lambda tmp, path=path: shutil.copyfile(path, tmp))  # type: ignore[misc]
+        store.write_gallery({key: gallery[key] for key in sorted(gallery)})
+        store.write_rows(rows)
+        store.write_manifest(manifest)
+    return rows, manifest
+
+
+def _join_shards(manifest: dict[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
+    """Make one manifest of those of all shards: that of the undivided run where none is missing."""
+    shards = [part["request"]["selection"].get("shard") for part in parts]
+    alike = {repr({**part["request"], "selection": {**part["request"]["selection"], "shard": None}}) for part in parts}
+    manifest["inputs"] = {path: stamp for part in parts for path, stamp in part["inputs"].items()}
+    if len(alike) > 1 or not all(shards):
+        manifest["request"] = None  # not one run: whoever continues it plans anew
+        return
+    missing = sorted(set(range(1, shards[0][1] + 1)) - {i for i, _ in shards})
+    if missing:
+        manifest["complete"] = False
+        lost = ", ".join(f"{i}/{shards[0][1]}" for i in missing)
+        manifest["incomplete"] = f"INCOMPLETE: shard {lost} is missing; run it, and merge again"
+        return
+    manifest["request"] = {**manifest["request"], "selection": {**manifest["request"]["selection"], "shard": None}}
+    columns: dict[str, dict[str, None]] = {}
+    for part in parts:
+        for column, items in part["wanted"]["items"].items():
+            columns.setdefault(column, {}).update(dict.fromkeys(items))
+    limited = manifest["request"]["selection"]["limit"] is not None
+    manifest["wanted"] = {**manifest["wanted"], "items": {c: list(items) for c, items in columns.items()} if limited else {}}
+
+
+def publish(rows: pd.DataFrame, about: Mapping[str, Any], folder: Path) -> None:
+    """Write what the repository keeps of a run: rows and tables without timings, a manifest without this machine's paths."""
+    drop = ("inputs", "machine", "request", "wanted")
+    manifest = {k: v for k, v in about.items() if k not in drop}
+    store = Store(folder)
+    store.make()
+    order = rows.sort_values(IDENTITY).assign(seconds=float("nan")).reset_index(drop=True)
+    store.write_rows(order)
+    store.write_manifest(manifest)
+    board = leaderboard.build(order, manifest)
+    texts = {"md": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
+    for suffix, render in texts.items():
+        write_text(folder / f"leaderboard.{suffix}", render(board, seconds=False))
