@@ -9,11 +9,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-
-from xbench import Dataset, Entry, Sample, XbenchError, dataset
+from xbench import Dataset, Entry, Sample, XbenchError, dataset, pictures
 from xbench.classes import imagenet_1k
 from xbench.keys import digest, file_digest
 
@@ -36,9 +32,7 @@ class Photos(Dataset):
 
     def load(self, id: str) -> Sample:
         path = next(path for path in self.files if path.stem == id)
-        with Image.open(path) as picture:
-            pixels = np.array(picture.convert("RGB"))
-        return Sample(id, torch.from_numpy(pixels).permute(2, 0, 1), (_label(path),))
+        return Sample(id, pictures.read(path), (_label(path),))
 
 
 def _label(path: Path) -> int:

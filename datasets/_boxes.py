@@ -1,0 +1,24 @@
+"""Boxes that do not keep to their pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from xbench import Box
+
+from ._notes import Notes
+
+ROUNDING = 0.01  # pixels: what sums of rounded coordinates exceed a picture by
+
+
+def clipped(box: Box, size: tuple[int, int], notes: Notes, where: str) -> Box | None:
+    """The part of a box inside a picture of (height, width); None where it has no area. Counts both."""
+    height, width = size
+    x0, x1 = (min(max(x, 0.0), float(width)) for x in (box.x0, box.x1))
+    y0, y1 = (min(max(y, 0.0), float(height)) for y in (box.y0, box.y1))
+    if x0 >= x1 or y0 >= y1:
+        notes.add("boxes without area inside their pictures, dropped", where)
+        return None
+    if max(x0 - box.x0, box.x1 - x1, y0 - box.y0, box.y1 - y1) > ROUNDING:
+        notes.add("boxes reaching beyond their pictures, clipped", where)
+    return dataclasses.replace(box, x0=x0, y0=y0, x1=x1, y1=y1)
