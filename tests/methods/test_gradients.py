@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from xbench.classes import ClassList
-from xbench.data import Batch, Item
+from xbench.data import Batch, Item, generator
+from xbench.errors import XbenchError
 from xbench.modelview import Model, ModelView, Preprocessing
 from xbench.registry import registry
 
@@ -68,3 +69,29 @@ def test_definitions(cells, batch):
     cells.network(image).gather(1, batch.targets[:, None]).sum().backward()
     assert torch.allclose(registry.method("gradient")(view, batch), image.grad.abs().max(dim=1).values)
     assert torch.allclose(registry.method("input_x_gradient")(view, batch), (image.detach() * image.grad).sum(dim=1))
+
+
+def test_smooth_grad_is_the_plain_loop(cells, batch):
+    maps = registry.method("smooth_grad(n=4, sigma=0.2)")(ModelView(cells), batch)
+    for row in range(4):
+        image, total = batch.images[row], torch.zeros(3, 32, 32)
+        for draw in range(4):
+            noise = torch.randn(3, 32, 32, generator=generator("0", f"draw {draw}", "noise", batch.items[row].id))
+            noisy = (image + 0.2 * (image.max() - image.min()) * noise)[None].requires_grad_()
+            cells.network(noisy)[0, batch.targets[row]].backward()
+            total += noisy.grad[0]
+        assert torch.allclose(maps[row], (total / 4).abs().sum(dim=0), atol=1e-6)
+
+
+def test_smooth_grad_without_noise_is_the_gradient(cells, batch):
+    view = ModelView(cells)
+    maps = registry.method("smooth_grad(n=2, sigma=0)")(view, batch)
+    assert torch.allclose(maps, view.input_gradients(batch).abs().sum(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"), [("smooth_grad(n=0)", "n must be positive, not 0"), ("smooth_grad(sigma=-1)", "sigma must not")]
+)
+def test_wrong_parameters_are_named(spec, says, cells, batch):
+    with pytest.raises(XbenchError, match=says):
+        registry.method(spec)(ModelView(cells), batch)
