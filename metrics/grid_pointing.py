@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from xbench import Truth, metric
+
+from ._common import compare, mass_share
 
 
 @metric(
@@ -23,12 +24,7 @@ def grid_pointing(maps: Tensor, truth: Truth) -> Tensor:
     A map without positive saliency scores what an uninformed one does: the cell's share of the area.
     """
     assert truth.mask is not None
-    positive = maps.clamp(min=0).double()
-    # Scaled by the largest value first, so that tiny and huge maps neither vanish nor overflow.
-    positive = positive / positive.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    total = positive.sum(dim=(1, 2))
-    inside = (positive * truth.mask).sum(dim=(1, 2))
-    return torch.where(total > 0, inside / total.clamp(min=1e-300), truth.mask.double().mean())
+    return compare(maps, truth, truth.mask, mass_share)
 
 
 @metric(
