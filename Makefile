@@ -11,7 +11,7 @@ TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark test lint types speed reference constraints clean
+.PHONY: help setup benchmark test lint types docs speed reference constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,9 +41,14 @@ types: setup ## Check types, in the tree that a wheel installs: the families too
 	cd build/types && ../../$(BIN)/python -m zipfile -e *.whl tree
 	$(BIN)/mypy --config-file pyproject.toml build/types/tree/xbench
 
+docs: setup ## Build the pages of docs/ into docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+
 speed: setup ## Measure speed, as ratios within one run
 	$(BIN)/python benchmarks/probing.py
 	$(BIN)/python benchmarks/cams.py
+	$(BIN)/python benchmarks/localization.py
+	$(BIN)/python benchmarks/methods.py
 
 reference: setup ## Finish the run of the suite quick and publish it to results/quick, which is committed
 	$(BIN)/xbench publish quick --run results/runs/quick --out results/quick
@@ -56,4 +61,4 @@ constraints: setup ## Resolve constraints.txt anew
 		--no-annotate --no-header -q -o constraints.txt
 
 clean: ## Remove what builds and tests leave
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .coverage* *.egg-info
+	rm -rf build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .coverage* *.egg-info

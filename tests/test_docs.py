@@ -1,0 +1,120 @@
+"""What the pages of docs/ show works: suites validate, plug-in files load and run, commands exist, links lead somewhere."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from xbench import suite, workflow
+from xbench.cli import app
+from xbench.registry import registry
+from xbench.suite import Suite, Track
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+
+pytestmark = pytest.mark.skipif(not PAGES, reason="needs the source tree")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def plug_in(tmp_path):
+    """Load a page's plug-in files, known by their first line."""
+
+    def load(page: str) -> None:
+        for code in blocks(page, "python"):
+            if name := re.match(r"# (my_\w+\.py)\n", code):
+                (tmp_path / name[1]).write_text(code, encoding="utf-8")
+                registry.load(str(tmp_path / name[1]))
+
+    return load
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_exist_with_their_options(page):
+    import typer
+
+    commands = typer.main.get_command(app).commands
+    for block in re.findall(r"```\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for line in re.findall(r"^(?:\w+=\S+ )*xbench (.+?)(?: {2,}#.*)?$", block, re.MULTILINE):
+            name, *words = shlex.split(line, comments=True)
+            options = {option for parameter in commands[name].params for option in parameter.opts}
+            unknown = [word for word in words if word.startswith("--") and word not in options]
+            assert not unknown, line
+
+
+def test_methods_of_the_page_run(plug_in, tiny_suite, tmp_path):
+    plug_in("method.md")
+    methods = ["my_cam", "my_cam(power=2.0)", "my_quarters"]
+    rows = workflow.run(tiny_suite.model_copy(update={"methods": methods}), out=tmp_path / "run").rows
+    assert set(rows[rows["method"].isin(methods)]["status"]) == {"ok"}
+    assert rows[rows["method"] == "my_quarters"]["forwards"].eq(4).all()
+
+
+def test_metrics_of_the_page_run(plug_in, tiny_suite, tmp_path):
+    plug_in("metric.md")
+    track = Track(dataset="tiny_pictures", metrics=["my_share", "my_drop(share=0.2)"], target="label")
+    rows = workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run").rows
+    assert set(rows["status"]) == {"ok"}
+    assert rows[(rows["method"] == "tiny_truth") & (rows["metric"] == "my_share")]["value"].eq(1).all()
+
+
+def test_the_dataset_and_the_model_of_the_pages_run_together(plug_in, tiny_suite, tmp_path):
+    plug_in("dataset.md")
+    plug_in("model.md")
+    for i, name in enumerate(("cat_10_20_60_70", "dog_5_5_40_80")):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (100, 90, 3), dtype=np.uint8)).save(tmp_path / f"{name}.jpg")
+    track = Track(dataset=f'tagged("{tmp_path}")', metrics=["tiny_mass", "tiny_deletion"], target="label", view="squash")
+    rows = workflow.run(tiny_suite.model_copy(update={"tracks": [track], "models": ["my_net"]}), out=tmp_path / "run").rows
+    assert set(rows["status"]) == {"ok"}
+    assert set(rows["item"]) == {"cat_10_20_60_70", "dog_5_5_40_80"}
+
+
+def test_the_suite_of_the_pictures_page_runs_from_nothing(tmp_path, monkeypatch):
+    """A checkpoint, six pictures with VOC XML, and the page's own suite."""
+    import torchvision
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my" / "xml").mkdir(parents=True)
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")  # not in the folders' order
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=2)
+    torch.save(network.state_dict(), "mine.pt")
+    for label in ("cat", "dog"):
+        (tmp_path / "my" / "pictures" / label).mkdir(parents=True)
+        for i in range(3):
+            pixels = np.random.default_rng(i).integers(0, 255, (80, 120, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "my" / "pictures" / label / f"{label}_{i}.png")
+            box = "<xmin>11</xmin><ymin>21</ymin><xmax>60</xmax><ymax>70</ymax>"
+            head = f"<filename>{label}_{i}.png</filename><size><width>120</width><height>80</height><depth>3</depth></size>"
+            xml = f"<annotation>{head}<object><name>{label}</name><bndbox>{box}</bndbox></object></annotation>"
+            (tmp_path / "my" / "xml" / f"{label}_{i}.xml").write_text(xml)
+    (toml,) = blocks("pictures.md", "toml")
+    Path("my_suite.toml").write_text(toml)
+    mine = suite.load(Path("my_suite.toml")).model_copy(update={"batch_size": 2, "block": 2})
+    assert isinstance(mine, Suite)
+    done = workflow.run(mine, suite.Selection(limit=4, metrics=["pointing_game", "energy_pointing_game", "max_box_acc"]))
+    assert done.rows["item"].nunique() == 4
+    assert set(done.rows["status"]) == {"ok"}
+    targets = done.rows.groupby("item")["target"].first()
+    assert {item.split("/")[0]: int(target) for item, target in targets.items()} == {"cat": 1, "dog": 0}
+    oracle = done.rows[done.rows["method"] == "oracle"]
+    assert oracle[oracle["metric"].isin(["pointing_game", "energy_pointing_game"])]["value"].eq(1).all()
+    assert json.loads((done.folder / "manifest.json").read_text())["complete"]
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([\w./]+\.md)\)|\{image\} (\S+)", text):
+            assert (DOCS / next(filter(None, target))).is_file(), target
+        for name in re.findall(r"```\{toctree\}.*?\n\n(.*?)```", text, re.DOTALL):
+            assert all((DOCS / f"{entry}.md").is_file() for entry in name.split())
