@@ -32,12 +32,12 @@ def max_box_acc(maps: Tensor, truth: Truth, thresholds: int = 100) -> Tensor:
     """Whether the box around the largest contour has an IoU of .5 with a box of the target. maps [M, H, W] -> [M, thresholds].
 
     Maps are scaled by their minimum and maximum to uint8; threshold i of n keeps values above floor(255 i / n), strictly. Largest
-    by cv2.contourArea; where contours tie, the share of them that hits. A constant map has no box and never hits. Not applicable
+    by cv2.contourArea; where contours tie, the share of them that hits. A constant map's box is the whole frame. Not applicable
     without a box of the target.
 
     Boxes are half open. The original takes pixel numbers for both edges (areas + 1, the far edge clipped to side - 1), cuts the
-    truth to whole pixels, resizes maps bicubically, and takes the first of tied contours. Ignored pixels are like any others,
-    there and here: boxes are compared as boxes.
+    truth to whole pixels, resizes maps bicubically, takes the first of tied contours, and gives a constant map no box. Ignored
+    pixels are like any others, there and here: boxes are compared as boxes.
     """
     return _sweep(maps, truth, thresholds, largest_contours, lambda ious: [(ious >= 0.5).mean()])
 
@@ -79,7 +79,7 @@ def box_iou(maps: Tensor, truth: Truth, thresholds: int = 100) -> Tensor:
 
 
 def _sweep(maps: Tensor, truth: Truth, thresholds: int, boxes_of: Callable[[Binary], Boxes], judge: Judge) -> Tensor:
-    """What ``judge`` says of the boxes' IoUs at every threshold, 0 where there are none -> ``[M, judgements * thresholds]``."""
+    """What ``judge`` says of the boxes' IoUs at every threshold -> ``[M, judgements * thresholds]``."""
     at_least(1, thresholds=thresholds)
     count = len(judge(np.zeros(1)))
     if not truth.boxes:
@@ -89,7 +89,8 @@ def _sweep(maps: Tensor, truth: Truth, thresholds: int, boxes_of: Callable[[Bina
     for map_, judged in zip(maps.numpy(), found, strict=True):
         grey = levels(map_, 255).astype(np.uint8)
         above = grey.size - np.bincount(grey.ravel(), minlength=256).cumsum()
-        known = {0: [0.0] * count}  # by the number of pixels above: as masks are nested, it tells them apart
+        # By the number of pixels above: as masks are nested, it tells them apart. None are above only where the map is constant.
+        known = {0: judge(best_ious(np.array([[0, 0, *grey.shape[::-1]]]), target))}
         for i in range(thresholds):
             level = 255 * i // thresholds
             size = int(above[level])

@@ -32,7 +32,13 @@ def digest(*parts: object) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, hex."""
+    """sha256 of a file's bytes, hex; read once while its size and time stay as they are."""
+    status = path.stat()
+    return _file_digest(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2**20)
+def _file_digest(path: Path, size: int, modified: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -121,8 +121,11 @@ def class_names(rows: pd.DataFrame, scenes: list[tuple[Scene, PlannedTrack]], ol
 
 
 def _stamp(path: Path) -> list[Any]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, keys.file_digest(path)]
+    try:
+        status = path.stat()
+        return [status.st_size, status.st_mtime_ns, keys.file_digest(path)]
+    except OSError:  # a picture that is gone, which its rows say: whoever runs again plans anew
+        return [-1, 0, ""]
 
 
 def inputs_unchanged(manifest: dict[str, Any]) -> bool:

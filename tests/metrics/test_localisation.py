@@ -145,7 +145,7 @@ def boxes_at(map_, threshold, finder):
         level = levels(map_, 255, np.zeros(map_.shape, dtype=bool))
         binary = np.zeros(map_.shape, dtype=np.uint8)
         for p, value in level.items():
-            binary[p] = 255 * (value > threshold)
+            binary[p] = 255 * (value > threshold or map_.min() == map_.max())
         BOXES[key] = finder(binary)
     return BOXES[key]
 
@@ -506,7 +506,7 @@ def test_known_answers():
         "pxap": [1, share, share],
         "max_box_acc": [1, 0, 0],
         "max_box_acc_v2": [1, 1, 0],  # inverted: the border of the hole is one of the contours, a pixel larger on each side
-        "box_iou": [1, share, 0],  # inverted: the box around the rest is the whole frame
+        "box_iou": [1, share, share],  # inverted: the box around the rest is the whole frame
     }
     for spec, answers in wanted.items():
         found = value(spec, Truth(mask, (box,)), stacked=stacked).numpy()
@@ -714,7 +714,9 @@ MUTANTS = [
     ("wsol", ("sizes == sizes.max()", "sizes == sizes.min()")),
     ("wsol", ("(binary, connectivity=8)", "(binary, connectivity=4)")),
     ("wsol", ("[largest, :4]", "[largest[:1], :4]")),
-    ("wsol", ("{0: [0.0] * count}", "{0: [1.0] * count}")),  # a constant map hits
+    ("wsol", ("judge(best_ious(np.array([[0, 0, *grey.shape[::-1]]]), target))", "[1.0] * count")),  # a constant map hits
+    ("wsol", ("judge(best_ious(np.array([[0, 0, *grey.shape[::-1]]]), target))", "[0.0] * count")),
+    ("wsol", ("*grey.shape[::-1]", "*grey.shape")),
     ("wsol", (NO_BOX, "return torch.ones((len(maps), count * thresholds), dtype=torch.float64)")),
     ("wsol", ('reduce="best(3)"', 'reduce="best"')),
     ("wsol", BUSY, ("holes + np.array([-1, -1, 2, 2])", "holes")),

@@ -418,3 +418,12 @@ def test_killed_at_random_moments_the_rows_are_those_of_an_undisturbed_run(done,
     rows, manifest = runs.read(out)
     assert manifest["complete"]
     assert same(rows, done.rows)
+
+
+def test_a_file_that_is_gone_does_not_stop_a_run(tiny_suite, tmp_path, monkeypatch):
+    """Its sample says so; the run cannot be taken for unchanged, but has nothing to compute either."""
+    pictures = registry.get("dataset", "tiny_pictures").make.__globals__["Pictures"]
+    monkeypatch.setattr(pictures, "files", (tmp_path / "gone.jpg",))
+    done = workflow.run(tiny_suite, Selection(methods=["tiny_cam"]), out=tmp_path / "run")
+    assert not manifests.inputs_unchanged(done.manifest)
+    assert workflow.run(tiny_suite, Selection(methods=["tiny_cam"]), out=tmp_path / "run").computed == 0
