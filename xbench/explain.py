@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from xbench import maps
 from xbench.data import Batch, Item
 from xbench.errors import XbenchError, did_you_mean
 from xbench.modelview import Model, ModelView
+from xbench.pictures import read
 from xbench.registry import registry
 from xbench.report import pictures
 
@@ -25,11 +24,7 @@ def explain_picture(path: Path, model_spec: str, methods: Sequence[str], target:
     """
     bound = [registry.method(spec) for spec in methods]
     model: Model = registry.bind("model", model_spec)()
-    try:
-        with Image.open(path) as opened:
-            image = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)
-    except (OSError, UnidentifiedImageError) as error:
-        raise XbenchError(f"cannot read {path} as a picture: {error}") from error
+    image = read(path)
     inputs = model.inputs([image], "crop")
     view = ModelView(model)
     item = Item(path.name, path.name, None, path.name)
@@ -37,7 +32,8 @@ def explain_picture(path: Path, model_spec: str, methods: Sequence[str], target:
     probabilities = view.logits(batch).softmax(dim=1)[0]
     explained = int(probabilities.argmax()) if target is None else _class(model, target)
     batch = Batch(inputs, torch.tensor([explained]), (item,), seed="0")
-    seen = model.preprocessing.view("crop", *image.shape[-2:]).image(image).permute(1, 2, 0).numpy()
+    window = model.preprocessing.view("crop", *image.shape[-2:])
+    seen = window.image(image, model.preprocessing.interpolation).permute(1, 2, 0).numpy()
     row = [("picture", seen)]
     for method in bound:
         if lacking := sorted(method.needs - model.capabilities):

@@ -63,3 +63,12 @@ def test_precision_over_recall_has_the_reduction_s_area():
     area = (np.diff(recall, prepend=0) * precision).sum()
     assert area == pytest.approx(float(reductions.average_precision(pooled[None])[0]))
     assert recall[-1] == pytest.approx(1)
+
+
+def test_overlay_shows_what_differs_in_a_map_that_is_high_everywhere():
+    map_ = np.full((8, 8), 0.5, np.float32)
+    map_[:4, :4] = 0.51
+    seen = pictures.overlay(np.full((64, 64, 3), 100, np.uint8), map_).astype(int)
+    spread = seen.max(axis=2) - seen.min(axis=2)
+    assert spread[:24, :24].min() > 60
+    assert spread[48:, 48:].max() == 0

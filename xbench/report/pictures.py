@@ -21,11 +21,13 @@ Map = NDArray[np.float32]
 def overlay(picture: Pixels, map_: Map, strength: float = 0.75) -> Pixels:
     """Colour over the greyed picture: the more evidence, the more colour. picture uint8 [H, W, 3]; map float [h, w], resized to it.
 
-    Evidence against the class (below zero) is left without colour; the scale ends at the map's 99.5th percentile.
+    Evidence against the class (below zero) is left without colour. The scale begins at zero, or at the map's minimum where that is
+    above (RISE's maps differ little from their mean), and ends at the map's 99.5th percentile.
     """
     height, width = picture.shape[:2]
     scaled = Image.fromarray(np.asarray(map_, dtype=np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     positive = np.clip(np.asarray(scaled), 0, None)
+    positive = positive - positive.min()
     top = float(np.percentile(positive, 99.5)) or float(positive.max())
     share = np.clip(positive / top, 0, 1) if top > 0 else np.zeros_like(positive)
     grey = picture.mean(axis=2, keepdims=True).repeat(3, axis=2)
