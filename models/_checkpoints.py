@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,7 +73,9 @@ def _safetensors(path: Path) -> tuple[object, tuple[str, ...]]:
 
 def _pickled(path: Path) -> object:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # plain values, which timm's training script adds
+        # Plain values, which timm's training script adds; and no warning beside the one line that follows.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file ends torch's readers in many ways
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -79,6 +83,9 @@ def _pickled(path: Path) -> object:
             raise XbenchError(
                 f"checkpoint {path} holds more than tensors: it would run {code[1]}, which is refused; {SAVE}"
             ) from error
+        if isinstance(error, pickle.UnpicklingError):
+            what = "is no checkpoint, or a damaged one, or holds more than tensors and could run code, which is refused"
+            raise XbenchError(f"checkpoint {path} {what}; {SAVE}") from error
         raise XbenchError(f"checkpoint {path} is no checkpoint, or a damaged one ({type(error).__name__}); {SAVE}") from error
 
 

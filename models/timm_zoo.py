@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 import huggingface_hub
+import huggingface_hub.errors
 import timm
 from timm.data.config import resolve_model_data_config
 from timm.models import PretrainedCfg, get_pretrained_cfg

@@ -60,7 +60,7 @@ def list_(
         return
     width = max(map(len, found), default=0)
     for name, summary in found.items():
-        print(f"{name:{width}}  {summary}".rstrip())
+        print(f"{name:{width}}  {summary.replace('``', '')}".rstrip())
 
 
 @app.command()
@@ -86,7 +86,8 @@ def show(
         raise XbenchError(f"unknown plug-in {id!r}{did_you_mean(id, [i for kind in kinds for i in registry.ids(kind)])}")
     for kind in matching:
         plugin_ = registry.get(kind, id)
-        print(f"{kind} {plugin_.id}\n\n{inspect.getdoc(plugin_.make) or ''}\n")
+        documented = (inspect.getdoc(plugin_.make) or "").replace("``", "")
+        print(f"{kind} {plugin_.id}\n\n{documented}\n")
         for key, value in vars(plugin_.info).items():
             shown = ", ".join(sorted(value)) if isinstance(value, frozenset) else value
             if shown not in ("", None):

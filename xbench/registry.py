@@ -117,7 +117,8 @@ class Registry:
             id = id.partition("@")[0]
             member = id.removeprefix(plugin.prefix)
             if member not in plugin.names():
-                raise XbenchError(f"unknown {kind} {id!r}{did_you_mean(member, plugin.names())}")
+                near = did_you_mean(id, [f"{plugin.prefix}{name}" for name in plugin.names()])
+                raise XbenchError(f"unknown {kind} {id!r}{near}")
         return plugin
 
     def _scan(self) -> None:

@@ -139,5 +139,5 @@ def test_unseeded_or_unknown_classes_are_refused():
 
     with pytest.raises(XbenchError, match="unknown method 'gradcam/RandomCAM'"):
         registry.method("gradcam/RandomCAM")
-    with pytest.raises(XbenchError, match="did you mean 'GradCAM'"):
+    with pytest.raises(XbenchError, match="did you mean 'gradcam/GradCAM'"):
         registry.method("gradcam/GradCam")

@@ -2,7 +2,7 @@
 
 import socket
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 
 

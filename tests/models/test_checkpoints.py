@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 from argparse import Namespace
 from collections import OrderedDict
 
@@ -116,7 +117,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content(path))
     with pytest.raises(
-        XbenchError, match=f"{name} is no (checkpoint|safetensors file), or a damaged one .*; save it again"
+        XbenchError, match=f"{name} is no (checkpoint|safetensors file), or a damaged one.*; save it again"
     ) as caught:
         read(path)
     one_line(caught)
@@ -266,3 +267,18 @@ def test_known_and_unknown_counts(tmp_path):
             class_list("", (), count, "net", known=known)
     with pytest.raises(XbenchError, match=r"cannot read the classes in .*nowhere"):
         class_list(str(tmp_path / "nowhere"), (), 3, "net", known=False)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_bare_pickle_that_would_run_code_is_refused_in_one_line(tmp_path, protocol, recwarn):
+    """Not torch's zip: such files pass for old checkpoints."""
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"state_dict": Evil()}, protocol=protocol))
+    with pytest.raises(XbenchError, match="which is refused"):
+        read(tmp_path / "evil.pt")
+    assert not (tmp_path / "ran").exists()
+    assert not recwarn.list

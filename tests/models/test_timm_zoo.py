@@ -142,7 +142,7 @@ def test_what_cannot_be_loaded(tmp_path):
         load("timm/vit_small_patch14_dinov2")
     with pytest.raises(XbenchError, match="timm has no weights for timm/resnet50_clip; name a checkpoint: timm/resnet50_clip@FILE"):
         timm_zoo._locate("timm/resnet50_clip", PretrainedCfg())
-    with pytest.raises(XbenchError, match=r"unknown model 'timm/resnet50.b9_in1k'; did you mean 'resnet50"):
+    with pytest.raises(XbenchError, match=r"unknown model 'timm/resnet50.b9_in1k'; did you mean 'timm/resnet50"):
         load("timm/resnet50.b9_in1k")
     save(network("test_resnet"), tmp_path / "mine.pt")
     with pytest.raises(XbenchError, match=r"mine\.pt does not fit timm/test_vit: none of its \d+ tensors does"):

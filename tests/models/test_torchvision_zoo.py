@@ -74,7 +74,7 @@ def test_errors_name_the_file_and_the_architecture(resnet, tmp_path):
         load(f"torchvision/alexnet@{path}")
     with pytest.raises(XbenchError, match=r"gone\.pt is not there"):
         load(f"torchvision/resnet18@{tmp_path}/gone.pt")
-    with pytest.raises(XbenchError, match="unknown model 'torchvision/resnet19'; did you mean 'resnet1"):
+    with pytest.raises(XbenchError, match="unknown model 'torchvision/resnet19'; did you mean 'torchvision/resnet1"):
         load("torchvision/resnet19")
 
 
