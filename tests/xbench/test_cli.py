@@ -108,7 +108,7 @@ def test_a_finished_run_imports_no_torch(here, tiny_plugin):
         (("leaderboard", "run", "--format", "htlm"), "unknown format 'htlm'; did you mean 'html'?"),
         (("list", "method"), "did you mean 'methods'?"),
         (("show", "tiny_can"), "unknown plug-in"),
-        (("explain", "absent.png", "--model", "tiny_net", "--method", "tiny_cam"), "cannot read absent.png"),
+        (("explain", "absent.png", "--model", "tiny_net", "--method", "tiny_cam"), "picture absent.png cannot be read"),
         (("explain", "p.png", "--model", "tiny_net", "--method", "tiny_cam", "--target", "5000"), "classes are 0 to 4"),
         (("explain", "p.png", "--model", "tiny_net", "--method", "tiny_cam", "--target", "bea"), "did you mean 'bee'?"),
         (

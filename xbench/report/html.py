@@ -18,6 +18,7 @@ from xbench.leaderboard import Leaderboard
 from xbench.report import pictures, tables
 
 CURVES_SHOWN = 8  # methods per curve plot
+COLOURS = [f"C{i}" for i in (0, 1, 2, 3, 4, 5, 6, 8)]  # matplotlib's C7 is the controls' grey
 
 
 def render(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], gallery: Mapping[str, NDArray[Any]]) -> str:
@@ -53,8 +54,9 @@ def _curves(table: leaderboard.Table, rows: pd.DataFrame) -> list[Markup]:
         means = {method: np.stack(group["vector"].to_list()).mean(axis=0) for method, group in mine.groupby("method")}
         present = [line for line in table.lines if line.method in means]
         best = [line for line in present if not line.control][:CURVES_SHOWN]
-        for line in best + [line for line in present if line.control]:
-            style = {"color": "0.6", "linestyle": "--", "linewidth": 0.9} if line.control else {"linewidth": 1.6}
+        for i, line in enumerate(best + [line for line in present if line.control]):
+            grey = {"color": "0.6", "linestyle": "--", "linewidth": 0.9}
+            style = grey if line.control else {"color": COLOURS[i], "linewidth": 1.6}
             axis.plot(*_line(means[line.method], column), label=None if line.control else line.method, **style)
         across, up = _axes(column)
         axis.set(xlabel=across, ylabel=up, title=f"{column.label} ({column.dataset})")
