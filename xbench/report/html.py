@@ -55,8 +55,9 @@ def _curves(table: leaderboard.Table, rows: pd.DataFrame) -> list[Markup]:
         present = [line for line in table.lines if line.method in means]
         best = [line for line in present if not line.control][:CURVES_SHOWN]
         for i, line in enumerate(best + [line for line in present if line.control]):
-            grey = {"color": "0.6", "linestyle": "--", "linewidth": 0.9}
-            style = grey if line.control else {"color": COLOURS[i], "linewidth": 1.6}
+            style: dict[str, Any] = {"color": "0.6", "linestyle": "--", "linewidth": 0.9}
+            if not line.control:
+                style = {"color": COLOURS[i], "linewidth": 1.6}
             axis.plot(*_line(means[line.method], column), label=None if line.control else line.method, **style)
         across, up = _axes(column)
         axis.set(xlabel=across, ylabel=up, title=f"{column.label} ({column.dataset})")
