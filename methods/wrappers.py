@@ -64,6 +64,8 @@ def _accepts(model: ModelView, image: Tensor, size: tuple[int, ...]) -> bool:
     try:
         with torch.no_grad():
             model.model(_resized(image, size))
+    except (MemoryError, torch.OutOfMemoryError):  # that says nothing of the network
+        raise
     except Exception:  # each network says no in its own way
         return False
     return True

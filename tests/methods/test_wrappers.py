@@ -104,3 +104,12 @@ def test_networks_of_one_input_size_are_refused(inner, dynamic, tiny_model, batc
 def test_wrong_parameters_are_named(spec, says, tiny_model, batch):
     with pytest.raises(XbenchError, match=says):
         registry.method(spec)(ModelView(tiny_model), batch)
+
+
+def test_running_out_of_memory_is_not_taken_for_a_fixed_input_size(tiny_model, batch, monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Model, "__call__", full)
+    with pytest.raises(MemoryError):
+        registry.method("multi_scale(gradient)")(ModelView(tiny_model), batch)
