@@ -40,6 +40,10 @@ class Sample:
     image: uint8 ``[3, H, W]``. labels: the classes present, the main one first. masks: class -> bool ``[H, W]``.
     ignore: bool ``[H, W]``, pixels that belong to nobody knows what, such as PASCAL VOC's 255.
     sources: the pictures that it was composed of (a mosaic's photographs), each with its label.
+    instances: bool ``[H, W]``, the visible pixels of each box's object, in the order of the boxes.
+    attributes: per box, what is true of its object in words, such as ``striped``.
+    parts: name -> bool ``[H, W]``, the visible pixels of an object's parts, such as ``beak``.
+    captions: sentences that are true of the picture.
     """
 
     id: str
@@ -49,6 +53,10 @@ class Sample:
     masks: Mapping[int, Tensor] = field(default_factory=dict)
     sources: tuple[Sample, ...] = ()
     ignore: Tensor | None = None
+    instances: tuple[Tensor, ...] = ()
+    attributes: tuple[tuple[str, ...], ...] = ()
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
