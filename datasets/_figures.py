@@ -82,7 +82,7 @@ def without(figure: Figure, hole: Figure) -> Figure:
 
 def _star(u: Floats, v: Floats) -> Floats:
     """Inside at least four of the five half planes of a pentagon: its body and its points."""
-    sides = np.stack([half(64 + round(256 * k / 5), 0.36)(u, v) for k in range(5)])
+    sides = np.stack([half(64 + round(256 * k / 5), 0.31)(u, v) for k in range(5)])
     sides.sort(axis=0)
     result: Floats = sides[1]
     return result
