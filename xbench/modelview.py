@@ -18,14 +18,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from xbench import features, geometry
+from xbench import attention, features, geometry
 from xbench.classes import ClassList
 from xbench.data import Batch
-from xbench.errors import XbenchError
+from xbench.errors import NotApplicable, XbenchError
 from xbench.features import Layout
 from xbench.probing import Blends, Curve, Prober
 
 Dtype = Literal["float32", "bfloat16"]
+CAPABILITIES = frozenset({"feature_maps", "gradients", "attention"})  # looked for in every network
 _NUMBERS = itertools.count()
 
 
@@ -59,7 +60,11 @@ class Model:
 
     network: maps ``[B, 3, H, W]`` to logits ``[B, classes]``. feature_layer: name of the submodule whose output CAMs explain by;
     found where it is not given, checked where it is (see features.py). A network without one has no ``feature_maps``.
+    capabilities: what methods may ask for; ``feature_maps`` and ``attention`` are taken away where the network has none.
+    attention_rows: of a model with the capability ``attention``, the tokens that its logits are read from; found (attention.py).
     files: the weights' files. card: what it is, how it was trained, under which licence.
+    prompts: of a model with the capability ``text``, the sentences whose mean embedding stands for a class; part of its identity.
+    encode_text: of such a model, sentences -> embeddings of length 1, float32 ``[n, D]``.
     device, dtype: where and how it computes; ``bfloat16`` runs forward passes under autocast. Logits are float32 always.
 
     Raises:
@@ -71,11 +76,14 @@ class Model:
     preprocessing: Preprocessing
     classes: ClassList
     feature_layer: str = ""
-    capabilities: frozenset[str] = frozenset({"feature_maps", "gradients"})
+    capabilities: frozenset[str] = CAPABILITIES
     files: tuple[Path, ...] = ()
     card: str = ""
     memory_format: torch.memory_format = field(default=torch.channels_last)
     layout: Layout | None = None
+    attention_rows: tuple[int, ...] = ()
+    prompts: tuple[tuple[str, ...], ...] = ()
+    encode_text: Callable[[Sequence[str]], Tensor] | None = None
     device: str = "cpu"
     dtype: Dtype = "float32"
 
@@ -83,16 +91,23 @@ class Model:
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False).to(memory_format=self.memory_format).to(self.device)
+        example = torch.zeros(1, 3, *self.preprocessing.size).to(self.device)
         if self.layout is None and "feature_maps" in self.capabilities:
-            example = torch.zeros(1, 3, *self.preprocessing.size).to(self.device)
             try:
                 name, layout = features.find(self.network, example, self.feature_layer) or ("", None)
             except XbenchError as error:
                 raise XbenchError(f"model {self.id}: {error}") from error
-            object.__setattr__(self, "feature_layer", name)
-            object.__setattr__(self, "layout", layout)
+            self._found(feature_layer=name, layout=layout, attention_rows=())
             if layout is None:
-                object.__setattr__(self, "capabilities", self.capabilities - {"feature_maps"})
+                self._found(capabilities=self.capabilities - {"feature_maps"})
+        if "attention" in self.capabilities and not self.attention_rows:
+            grid = self.layout
+            rows = attention.rows_read(self.network, example, grid) if grid is not None and grid.kind == "tokens" else ()
+            self._found(attention_rows=rows, capabilities=self.capabilities - (set() if rows else {"attention"}))
+
+    def _found(self, **fields: object) -> None:
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Model inputs ``[B, 3, H, W]`` -> logits, float32 ``[B, classes]``."""
@@ -103,12 +118,12 @@ class Model:
 
     @functools.cached_property
     def digest(self) -> str:
-        """sha256 over weights, preprocessing, classes and feature layer, hex (20 digits)."""
+        """sha256 over weights, preprocessing, classes, feature layer and prompts, hex (20 digits)."""
         hasher = hashlib.sha256()
         for name, tensor in self.network.state_dict().items():
             hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             hasher.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        hasher.update(repr((self.preprocessing, self.classes, self.feature_layer)).encode())
+        hasher.update(repr((self.preprocessing, self.classes, self.feature_layer, self.prompts)).encode())
         return hasher.hexdigest()[:20]
 
     @functools.cached_property
@@ -150,7 +165,7 @@ class ModelView:
         self._progress = progress
         self._prober: Prober | None = None
         self._home: Tensor | None = None
-        self._passes: dict[str, _Pass] = {}
+        self._passes: dict[tuple[str, str], _Pass] = {}
         self._cost = Cost()
         self._charged: set[tuple[int, str]] = set()
         self._inside = False
@@ -171,11 +186,31 @@ class ModelView:
     def feature_gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Activations of the feature layer and the gradient of the target's logit with respect to them, ``[B, K, h, w]`` each."""
         done = self._pass(batch)
-        return done.features.detach(), self._gradient(done, batch.targets, "features")
+        return done.features.detach(), self._gradients(done, batch.targets, "features")[0]
 
     def input_gradients(self, batch: Batch) -> Tensor:
         """The gradient of the target's logit with respect to the input, ``[B, 3, H, W]``."""
-        return self._gradient(self._pass(batch), batch.targets, "images")
+        return self._gradients(self._pass(batch), batch.targets, "images")[0]
+
+    def attention(self, batch: Batch) -> list[Tensor]:
+        """Attention probabilities of every self-attention block over the tokens of the model's layout, the first block first.
+
+        float32 ``[B, heads, N, N]`` each, a row for each token that looks, summing to one; N = extra + h * w tokens of the layout.
+        From a pass of its own, in which attention is not fused.
+
+        Raises:
+            NotApplicable: there is no attention over that many tokens, as where the input's size is not the model's own.
+        """
+        return [map_.detach().float() for map_ in self._pass(batch, "attention").maps]
+
+    def attention_gradients(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """What ``attention`` gives, and the gradients of the target's logit with respect to it, float32 ``[B, heads, N, N]`` each.
+
+        Raises:
+            NotApplicable: as ``attention``.
+        """
+        done = self._pass(batch, "attention")
+        return [map_.detach().float() for map_ in done.maps], self._gradients(done, batch.targets, "attention")
 
     def probe(self, batch: Batch, requests: Sequence[Curve | Blends]) -> list[Tensor]:
         """The target's probability on perturbed inputs of a batch, packed into full forward passes: float64 ``[points]`` per
@@ -229,27 +264,27 @@ class ModelView:
 
     # -- the shared pass ---------------------------------------------------------------------------------------------------
 
-    def _pass(self, batch: Batch) -> _Pass:
+    def _pass(self, batch: Batch, kind: Literal["plain", "attention"] = "plain") -> _Pass:
         if self._home is None:
             self._home = batch.images
-        place = "home" if batch.images is self._home else "away"
-        done = self._passes.get(place)
+        key = "home" if batch.images is self._home else "away", kind
+        done = self._passes.get(key)
         if done is None or done.given is not batch.images:
             self._inside = True
             try:
-                done = self._passes[place] = _Pass(self.model, batch.images)  # of other inputs the last pass is remembered
+                done = self._passes[key] = _Pass(self.model, batch.images, kind)  # of other inputs the last pass is remembered
             finally:
                 self._inside = False
             self._cost.seconds -= done.seconds  # the time is in account()'s clock; _charge adds it for all alike
         self._charge(done, "forward", done.seconds)
         return done
 
-    def _gradient(self, done: _Pass, targets: Tensor, of: str) -> Tensor:
-        gradient, seconds, new = done.gradient(targets, of)
+    def _gradients(self, done: _Pass, targets: Tensor, of: str) -> list[Tensor]:
+        gradients, seconds, new = done.gradients(targets, of)
         if new:
             self._cost.seconds -= seconds
         self._charge(done, of, seconds)
-        return gradient
+        return gradients
 
     def _charge(self, done: _Pass, what: str, seconds: float) -> None:
         if (done.number, what) in self._charged:
@@ -263,26 +298,41 @@ class ModelView:
 
 
 class _Pass:
-    """One forward pass with its graph: logits, the feature layer's output, and gradients on request."""
+    """One forward pass with its graph: logits, the feature layer's output or the attention, and gradients on request."""
 
-    def __init__(self, model: Model, images: Tensor) -> None:
+    def __init__(self, model: Model, images: Tensor, kind: Literal["plain", "attention"]) -> None:
         start = time.perf_counter()
-        captured: list[Tensor] = []
+        self.given, self.images = images, images.detach().requires_grad_()
+        self._layout = model.layout
+        self._captured: list[Tensor] = []
+        self.maps: list[Tensor] = []
+        with torch.enable_grad():
+            if kind == "attention":
+                self._run_recorded(model)
+            else:
+                self._run(model)
+        self.seconds = time.perf_counter() - start
+        self.number = next(_NUMBERS)
+        self._known: dict[str, tuple[Tensor, list[Tensor], float]] = {}
+
+    def _run(self, model: Model) -> None:
         layers = [model.layer] if model.layout is not None else []
-        handles = [layer.register_forward_hook(lambda _, __, output: captured.append(output)) for layer in layers]
+        handles = [layer.register_forward_hook(lambda _, __, output: self._captured.append(output)) for layer in layers]
         try:
-            with torch.enable_grad():
-                self.given, self.images = images, images.detach().requires_grad_()
-                self.logits = model(self.images)
+            self.logits = model(self.images)
         finally:
             for handle in handles:
                 handle.remove()
-        if model.layout is not None and (len(captured) != 1 or not isinstance(captured[0], Tensor)):
+        if model.layout is not None and (len(self._captured) != 1 or not isinstance(self._captured[0], Tensor)):
             raise XbenchError(f"model {model.id}: layer {model.feature_layer} must run once a pass and give one tensor")
-        self._captured, self._layout = captured, model.layout
-        self.seconds = time.perf_counter() - start
-        self.number = next(_NUMBERS)
-        self._gradients: dict[str, tuple[Tensor, Tensor, float]] = {}
+
+    def _run_recorded(self, model: Model) -> None:
+        assert model.layout is not None, "the model has no attention"
+        with attention.recorded(len(self.images), model.layout) as self.maps:
+            self.logits = model(self.images)
+        if not self.maps:
+            count, (height, width) = attention.tokens(model.layout), self.images.shape[-2:]
+            raise NotApplicable(f"model {model.id} has no attention over {count} tokens at inputs of {height} x {width}")
 
     @functools.cached_property
     def features(self) -> Tensor:
@@ -290,17 +340,19 @@ class _Pass:
         assert self._layout is not None, "the model has no feature maps"
         return self._layout.to_grid(self._captured[0]).detach().float()
 
-    def gradient(self, targets: Tensor, of: str) -> tuple[Tensor, float, bool]:
-        """(gradient of the targets' logits, seconds that it took, whether it was computed just now)."""
-        known = self._gradients.get(of)
+    def gradients(self, targets: Tensor, of: str) -> tuple[list[Tensor], float, bool]:
+        """(gradients of the targets' logits, seconds that they took, whether they were computed just now)."""
+        known = self._known.get(of)
         if known is not None and known[0] is targets:
             return known[1], known[2], False
         start = time.perf_counter()
         score = self.logits.gather(1, targets[:, None]).sum()
-        wanted = self._captured[0] if of == "features" else self.images
-        (gradient,) = torch.autograd.grad(score, wanted, retain_graph=True)
+        wanted = {"features": self._captured, "images": [self.images], "attention": self.maps}[of]
+        leads_nowhere = of == "attention"  # may be true of some map, whose gradient is zero then
+        gradients = torch.autograd.grad(score, wanted, retain_graph=True, materialize_grads=leads_nowhere)
         if of == "features":
             assert self._layout is not None, "the model has no feature maps"
-            gradient = self._layout.to_grid(gradient).float()
-        self._gradients[of] = targets, gradient.detach(), time.perf_counter() - start
-        return gradient.detach(), self._gradients[of][2], True
+            gradients = tuple(map(self._layout.to_grid, gradients))
+        found = [gradient.detach().float() for gradient in gradients]
+        self._known[of] = targets, found, time.perf_counter() - start
+        return found, self._known[of][2], True
