@@ -136,7 +136,10 @@ class _Trace:
         return "" if self._ordered[name] else "a change in a corner of the picture does not show in that corner of its grid"
 
     def _parent(self, name: str) -> str:
-        return type(self.modules[name.rpartition(".")[0]]).__name__.lower() if "." in name else ""
+        """The kind of the module that a module is in; open_clip calls a whole block ResidualAttentionBlock."""
+        return (
+            type(self.modules[name.rpartition(".")[0]]).__name__.lower().replace("attentionblock", "block") if "." in name else ""
+        )
 
     def _moves(self, name: str) -> bool:
         """Whether the gradient of the logits reaches the grid. The later the layer, the shorter the way back."""

@@ -49,7 +49,7 @@ NETWORKS = {
     "vit_small_patch14_reg4_dinov2": (a_timm("vit_small_patch14_reg4_dinov2", img_size=224), "blocks.11.norm1", (16, 16), 5),
     "deit3_small_patch16_224": (a_timm("deit3_small_patch16_224"), "blocks.11.norm1", (14, 14), 1),
     "swin_tiny_patch4_window7_224": (a_timm("swin_tiny_patch4_window7_224"), "norm", (7, 7), None),
-    "open_clip ViT-B-32": (clip, "visual.transformer.resblocks.10", (7, 7), 1),
+    "open_clip ViT-B-32": (clip, "visual.transformer.resblocks.11.ln_1", (7, 7), 1),
 }
 
 

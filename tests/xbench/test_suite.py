@@ -37,7 +37,7 @@ def written(tmp_path, text):
         (('version = "1"', "version = 1"), r"line 3: version: .*not 1"),
         (('name = "mine"', 'name = "../mine"'), r"line 2: name"),
         (('metrics = ["tiny_mass"]\n', ""), r"line 7: the key 'metrics' is missing"),
-        (('models = ["tiny_net"]', "models = []"), r"line 4: models"),
+        (('models = ["tiny_net"]', "models = []"), r"name models, for the suite or for each of its tracks"),
         (('name = "mine"', "name = mine"), r"not valid TOML.*line 2"),
     ],
 )
@@ -72,6 +72,34 @@ def test_a_selection_narrows_and_replaces(tmp_path):
 def test_a_wrong_selection_is_named(tmp_path, selection, message):
     with pytest.raises(XbenchError, match=message):
         suite.plan(suite.load(written(tmp_path, TEXT)), selection, registry)
+
+
+TWO = TEXT.replace('target = "present"', 'models = ["tiny_net(seed=1)"]')
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (None, [["tiny_net"], ["tiny_net(seed=1)"]]),
+        (["tiny_net(seed=1)"], [[], ["tiny_net(seed=1)"]]),  # where the suite has it
+        (["tiny_net(seed=2)"], [["tiny_net(seed=2)"], []]),  # instead of the suite's own
+        (["tiny_net(seed=1)", "tiny_net"], [["tiny_net"], ["tiny_net(seed=1)"]]),
+    ],
+)
+def test_tracks_may_have_models_of_their_own(tmp_path, chosen, expected):
+    plan = suite.plan(suite.load(written(tmp_path, TWO)), Selection(models=chosen), registry)
+    found = {track.dataset.name: [m.name for m in track.models] for track in plan.tracks}
+    assert found == {name: models for name, models in zip(("tiny_pictures", "tiny_pictures(n=3)"), expected, strict=True) if models}
+    assert {m.name for m in plan.models} == {name for models in expected for name in models}
+
+
+def test_other_models_run_on_every_track_where_all_have_their_own(tmp_path):
+    own = TWO.replace('models = ["tiny_net"]\n', "").replace(
+        'dataset = "tiny_pictures"', 'dataset = "tiny_pictures"\nmodels = ["tiny_net"]'
+    )
+    mine = suite.load(written(tmp_path, own))
+    plan = suite.plan(mine, Selection(models=["tiny_net(seed=2)"]), registry)
+    assert [[m.name for m in track.models] for track in plan.tracks] == [["tiny_net(seed=2)"]] * 2
 
 
 def test_equal_specs_run_once(tmp_path):
