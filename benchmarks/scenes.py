@@ -18,7 +18,7 @@ GOAL = 500  # pictures a second and core
 
 def main() -> None:
     torch.set_num_threads(1)
-    for spec in ("scenes", "scenes(objects=1)", "scenes_spurious", "scenes_parts"):
+    for spec in ("scenes", "scenes(most=1)", "scenes_spurious", "scenes_parts"):
         data = registry.dataset(spec)()
         ids = [entry.id for entry in data.entries()[:COUNT]]
         data.load(ids[0])

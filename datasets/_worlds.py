@@ -53,24 +53,24 @@ class Picture:
     sticker: int | None = None
 
 
-def figures(seed: int, index: int, size: int, objects: int) -> Picture:
-    """1 to 4 figures, or ``objects`` of them where that is not 0."""
+def figures(seed: int, index: int, size: int, least: int, most: int) -> Picture:
+    """``least`` to ``most`` figures, at most 4."""
     bits = Bits(seed, index)
-    kinds = _kinds(bits, objects)
+    kinds = _kinds(bits, least, most)
     canvas, grounds = _ground(bits, size)
     things = _add(bits, canvas, grounds, kinds)
     return Picture(canvas.finish(bits, bits.between(3, 14)), canvas.owner, things)
 
 
-def figure_labels(seed: int, index: int, objects: int) -> tuple[int, ...]:
+def figure_labels(seed: int, index: int, least: int, most: int) -> tuple[int, ...]:
     """The classes in such a picture, each once, the largest object's first; without drawing it."""
-    return tuple(dict.fromkeys(label for label, _ in _kinds(Bits(seed, index), objects)))
+    return tuple(dict.fromkeys(label for label, _ in _kinds(Bits(seed, index), least, most)))
 
 
 def stickers(seed: int, index: int, size: int, telling: bool) -> Picture:
     """One figure, and in the background the sticker of its class (telling) or of any class."""
     bits = Bits(seed, index)
-    kinds = _kinds(bits, 1)
+    kinds = _kinds(bits, 1, 1)
     label = _sticker(bits, kinds, telling)
     canvas, grounds = _ground(bits, size)
     things = _add(bits, canvas, grounds, kinds)
@@ -91,7 +91,7 @@ def stickers(seed: int, index: int, size: int, telling: bool) -> Picture:
 def sticker_labels(seed: int, index: int, telling: bool) -> tuple[int, int]:
     """(the figure's class, the sticker's class) of such a picture, without drawing it."""
     bits = Bits(seed, index)
-    kinds = _kinds(bits, 1)
+    kinds = _kinds(bits, 1, 1)
     return kinds[0][0], _sticker(bits, kinds, telling)
 
 
@@ -131,9 +131,9 @@ def captions(picture: Picture) -> tuple[str, ...]:
     return (f"a picture of {nouns}", f"a picture of {coloured}", full, after, *glosses)
 
 
-def _kinds(bits: Bits, objects: int) -> list[tuple[int, float]]:
+def _kinds(bits: Bits, least: int, most: int) -> list[tuple[int, float]]:
     """(class, radius as a share of the side) of every object, the largest first."""
-    count = objects or 1 + bits.below(4)
+    count = least + bits.below(most - least + 1)
     drawn = [(bits.below(len(SHAPES)), bits.between(*RADII[count - 1])) for _ in range(count)]
     return sorted(drawn, key=lambda kind: -kind[1])
 

@@ -69,19 +69,19 @@ class Scenes(Dataset):
 
 
 class Figures(Scenes):
-    """One to four figures, or just as many as ``objects`` says."""
+    """``least`` to ``most`` figures."""
 
-    def __init__(self, split: str, n: int, size: int, seed: int, objects: int) -> None:
-        if not 0 <= objects <= 4:
-            raise XbenchError(f"dataset scenes: objects must be 1 to 4, or 0 for any of these, not {objects}")
-        super().__init__("scenes", split, n, size, seed, objects=objects)
-        self.objects = objects
+    def __init__(self, split: str, n: int, size: int, seed: int, least: int, most: int) -> None:
+        if not 1 <= least <= most <= 4:
+            raise XbenchError(f"dataset scenes: there are 1 to 4 objects, the least first, not {least} to {most}")
+        super().__init__("scenes", split, n, size, seed, least=least, most=most)
+        self.least, self.most = least, most
 
     def labels(self, index: int) -> tuple[int, ...]:
-        return _worlds.figure_labels(self.seed, index, self.objects)
+        return _worlds.figure_labels(self.seed, index, self.least, self.most)
 
     def picture(self, index: int) -> Picture:
-        return _worlds.figures(self.seed, index, self.side, self.objects)
+        return _worlds.figures(self.seed, index, self.side, self.least, self.most)
 
     def load(self, id: str) -> Sample:
         picture = self.picture(self.index(id))
@@ -175,9 +175,9 @@ def _box(label: int, mask: Tensor) -> Box:
 
 
 @dataset("scenes", provides={"mask", "boxes"}, licence=LICENCE)
-def scenes(split: Split = "test", n: int = 1000, objects: int = 0, size: int = 96, seed: int = 0) -> Dataset:
-    """Generated pictures of one to four figures (or as many as objects says) with exact masks, boxes, attributes and captions."""
-    return Figures(split, n, size, seed, objects)
+def scenes(split: Split = "test", n: int = 1000, least: int = 1, most: int = 4, size: int = 96, seed: int = 0) -> Dataset:
+    """Generated pictures of ``least`` to ``most`` figures with exact masks, boxes, attributes and captions."""
+    return Figures(split, n, size, seed, least, most)
 
 
 @dataset("scenes_spurious", provides={"mask", "boxes"}, licence=LICENCE)

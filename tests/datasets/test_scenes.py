@@ -14,7 +14,7 @@ from xbench.datasets import _birds, _drawing, _figures, _vocabulary, _worlds
 from xbench import XbenchError
 from xbench.registry import registry
 
-KINDS = ("scenes", "scenes(objects=1)", "scenes_spurious", "scenes_spurious(split=train)", "scenes_parts")
+KINDS = ("scenes", "scenes(most=1)", "scenes_spurious", "scenes_spurious(split=train)", "scenes_parts")
 
 
 def opened(spec):
@@ -39,12 +39,12 @@ def digest(spec):
 
 PINNED = {
     "scenes": "1ae5d1ec531c743c",
-    "scenes(objects=1)": "76d6f595cf642b10",
-    "scenes(objects=4, size=160, seed=5)": "8ca7d7ccf7ed55d7",
+    "scenes(most=1)": "84c767dd2e96c302",
+    "scenes(least=4, size=160, seed=5)": "1b85368158be48bb",
     "scenes(split=train)": "4561b6e79c0135f9",
-    "scenes_spurious": "09c8116e9fbe50c3",
-    "scenes_spurious(split=train)": "61d6003ccb20ae3c",
-    "scenes_spurious(label=cue, truth=cue)": "7e9603d5db390b03",
+    "scenes_spurious": "65dda4110065c910",
+    "scenes_spurious(split=train)": "2457f64ff24b3495",
+    "scenes_spurious(label=cue, truth=cue)": "ecc379167a20850c",
     "scenes_parts": "c13a9c7f81903773",
 }
 
@@ -87,7 +87,7 @@ def test_splits_and_seeds_never_meet():
     images = [sample.image.numpy().tobytes() for part in found for sample in part]
     assert len(set(images)) == len(images)
     assert (
-        len({opened(s).revision for s in ("scenes", "scenes(split=train)", "scenes(n=10)", "scenes(seed=1)", "scenes(objects=1)")})
+        len({opened(s).revision for s in ("scenes", "scenes(split=train)", "scenes(n=10)", "scenes(seed=1)", "scenes(most=1)")})
         == 5
     )
 
@@ -121,8 +121,8 @@ def test_masks_boxes_and_labels_agree():
 
 def test_objects_stay_visible_behind_others():
     for index in range(60):
-        kinds = _worlds._kinds(_drawing.Bits(3, index), 4)
-        picture = _worlds.figures(3, index, 96, 4)
+        kinds = _worlds._kinds(_drawing.Bits(3, index), 4, 4)
+        picture = _worlds.figures(3, index, 96, 4, 4)
         for number, (label, share) in enumerate(kinds, 1):
             full = whole(_vocabulary.SHAPES[label].name) * (share * 96) ** 2
             assert (picture.owner == number).sum() > 0.45 * full  # 60 % behind others, and less at the border
@@ -175,7 +175,7 @@ def test_every_figure_lies_within_its_place():
 def test_plain_objects_have_the_colour_that_they_are_said_to_have():
     palette = {c.name: np.array(c.rgb) for c in _vocabulary.COLOURS}
     right = []
-    for sample in samples("scenes(objects=1)", 300):
+    for sample in samples("scenes(most=1)", 300):
         (attributes,) = sample.attributes
         if attributes[-1] != "plain":
             continue
@@ -266,7 +266,7 @@ def test_birds_have_all_their_parts():
     [
         ("scenes(split=dev)", "split"),
         ("scenes(n=0)", "n must be between 1"),
-        ("scenes(objects=5)", "objects must be 1 to 4"),
+        ("scenes(most=5)", "there are 1 to 4 objects"),
         ("scenes(size=8)", "size must be between 32"),
         ("scenes(seed=-1)", "seed must be at least 0"),
         ("scenes_spurious(truth=both)", "truth"),
