@@ -65,9 +65,12 @@ def list_(
 
 @app.command()
 def show(
-    spec: Annotated[str, typer.Argument(help="A spec such as grad_cam or insertion(steps=exact(10))")], plugin: Plugins = []
+    spec: Annotated[str, typer.Argument(help="A spec such as grad_cam or insertion(steps=exact(10))")],
+    out: Annotated[Path | None, typer.Option(help="Of a dataset: draw its first pictures with their truth, as PNG or SVG.")] = None,
+    pictures: Annotated[int, typer.Option(min=1, help="How many pictures --out shows.")] = 12,
+    plugin: Plugins = [],
 ) -> None:
-    """Show what a plug-in is, its parameters and what it declares."""
+    """Show what a plug-in is, its parameters and what it declares; of a dataset also a sheet of pictures."""
     import inspect
 
     from xbench.plugins import KINDS as kinds
@@ -76,7 +79,13 @@ def show(
 
     for name in plugin:
         registry.load(name)
-    id = parse(spec).name
+    if out is not None:
+        from xbench.report.sheets import sheet
+
+        sheet(registry.dataset(spec)(), pictures, out)
+        print(out)
+        return
+    id = parse(spec).name.partition("@")[0]
     matching = [
         kind for kind in kinds if any(id == i or ("<" in i and id.startswith(i.partition("<")[0])) for i in registry.ids(kind))
     ]
@@ -97,6 +106,11 @@ def show(
         for p in plugin_.parameters:
             print(f"  parameter {p.name}: {p.annotation}" + ("" if p.default is p.empty else f", default {p.default}"))
         print(f"  source: {plugin_.module}")
+        if kind == "model" and parse(spec).name != plugin_.id:  # one of a family, or with a checkpoint: it has a card of its own
+            try:
+                print(f"\n{registry.model(spec)().card}")
+            except XbenchError as error:
+                print(f"\nnot here: {error}")
 
 
 @app.command()
@@ -131,6 +145,47 @@ def run(
             suite, selection, out=out, plugins=plugin, fresh=fresh, save_maps=save_maps, threads=threads, progress=progress
         )
     _show(done, start)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or the path of a TOML file")],
+    dataset: Annotated[str | None, typer.Option(help="A dataset's spec instead of the recipe's; a part is held out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the training [results/runs/train-RECIPE].")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished training.")] = False,
+    plugin: Plugins = [],
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda (all of them), cuda:1 or mps.")] = "auto",
+    devices: Annotated[int | None, typer.Option(min=1, help="How many devices [all GPUs, one CPU].")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [all cores].")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what is in the folder.")] = False,
+) -> None:
+    """Train a model by a recipe; trained@FOLDER is then a model of every suite."""
+    from xbench.report.progress import Console
+    from xbench.training import session
+
+    try:
+        with Console(unit="") as progress:
+            done = session.train(
+                recipe,
+                dataset=dataset,
+                out=out,
+                resume=resume,
+                fresh=fresh,
+                plugins=plugin,
+                epochs=epochs,
+                device=device,
+                devices=devices,
+                threads=threads,
+                progress=progress,
+            )
+    except KeyboardInterrupt as error:
+        print("\nxbench: interrupted; go on after the last whole epoch with --resume", file=sys.stderr)
+        raise typer.Exit(130) from error
+    if done is None:  # a further process of a training on several devices
+        return
+    print(done.card.sentence())
+    print(f"{'trained in' if done.trained else 'finished before:'} {done.folder}; use it as the model trained@{done.folder}")
 
 
 @app.command()
@@ -286,7 +341,9 @@ def doctor() -> None:
     for kind in kinds:
         for id in registry.ids(kind):
             try:
-                registry.get(kind, id if "<" not in id else id.partition("<")[0] + (registry.get(kind, id).names or list)()[0])
+                members = (registry.get(kind, id).names or list)()
+                if members:
+                    registry.get(kind, id.partition("<")[0] + members[0])
             except XbenchError as error:
                 failed += 1
                 print(f"{kind} {id}: {error}")

@@ -104,12 +104,16 @@ class Quality:
 
 @dataclass
 class Table:
-    """The leaderboard of one model: methods by mean rank, then controls."""
+    """The leaderboard of one model: methods by mean rank, then controls.
+
+    inapplicable: reason -> methods that have no line, because they apply to nothing here.
+    """
 
     model: str
     columns: list[Column]
     lines: list[Line]
     quality: list[Quality]
+    inapplicable: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -178,6 +182,7 @@ def _table(model: str, rows: pd.DataFrame, described: Mapping[str, Any]) -> Tabl
         known = own[own["status"].isin(["ok", "nan"])]
         cost = {name: float(known[name].mean()) for name in ("forwards", "backwards", "seconds")}
         lines.append(Line(method, bool(about.get("control")), str(own["source"].iloc[0]), cells, **cost))
+    lines, inapplicable = _applicable(lines)
     floors = [m for m in (line.method for line in lines if line.control) if not described["methods"][m].get("ceiling")]
     for i, column in enumerate(columns):
         _rank([line for line in lines if not line.control], i, column)
@@ -188,7 +193,19 @@ def _table(model: str, rows: pd.DataFrame, described: Mapping[str, Any]) -> Tabl
         found = [cell.rank for cell in line.cells if cell.rank is not None]
         line.mean_rank = sum(found) / len(found) if found and not line.control else None
     lines.sort(key=lambda line: (line.control, line.mean_rank if line.mean_rank is not None else math.inf, line.method))
-    return Table(model, columns, lines, _quality(rows))
+    return Table(model, columns, lines, _quality(rows), inapplicable)
+
+
+def _applicable(lines: list[Line]) -> tuple[list[Line], dict[str, list[str]]]:
+    """(lines with a figure or something that went wrong, reason -> methods that are not applicable anywhere)."""
+    kept: list[Line] = []
+    left_out: dict[str, list[str]] = {}
+    for line in lines:
+        if all(cell.not_applicable and not (cell.estimate.n or cell.nan or cell.missing) for cell in line.cells):
+            left_out.setdefault("; ".join(dict.fromkeys(cell.reason for cell in line.cells)), []).append(line.method)
+        else:
+            kept.append(line)
+    return kept, left_out
 
 
 def _cell(group: pd.DataFrame | None, column: Column) -> Cell:
@@ -255,6 +272,7 @@ def _notes(tables: Iterable[Table], manifest: Mapping[str, Any]) -> list[str]:
     for dataset, about in manifest.get("datasets", {}).items():
         notes += [f"{dataset}: {note}" for note in about.get("notes", [])]
     for table in tables:
+        notes += [f"{table.model}: {', '.join(methods)} not applicable: {why}" for why, methods in table.inapplicable.items()]
         for line in table.lines:
             for column, cell in zip(table.columns, line.cells, strict=True):
                 where = f"{line.method} on {column.dataset}, {column.metric}"

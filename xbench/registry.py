@@ -104,7 +104,8 @@ class Registry:
         """
         self._scan()
         families = {i.partition("<")[0]: i for k, i in self.known if k == kind and "<" in i}
-        wanted = id if (kind, id) in self.known else next((i for p, i in families.items() if id.startswith(p)), None)
+        bare = id.partition("@")[0]  # of a checkpoint behind it
+        wanted = bare if (kind, bare) in self.known else next((i for p, i in families.items() if id.startswith(p)), None)
         if wanted is None:
             broken = "".join(f" (plug-ins of {module} were not read: {why})" for module, why in self.broken.items())
             raise XbenchError(f"unknown {kind} {id!r}{did_you_mean(id, self.ids(kind))}{broken}")

@@ -83,20 +83,12 @@ class Store:
         Raises:
             XbenchError: another process holds it, or the directory cannot be written.
         """
-        with _disk(self.folder):
-            self.parts.mkdir(parents=True, exist_ok=True)
-            handle = (self.folder / ".lock").open("w")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            handle.close()
-            raise XbenchError(f"another run is writing to {self.folder}; wait for it, or choose another --out") from error
-        try:
+        with hold(self.folder):
+            with _disk(self.folder):
+                self.parts.mkdir(exist_ok=True)
             for leftover in [*self.folder.glob("*.tmp"), *self.parts.glob("*.tmp"), *self.maps.rglob("*.tmp")]:
                 leftover.unlink()
             yield
-        finally:
-            handle.close()
 
     def write_part(self, unit: str, rows: list[dict[str, Any]], gallery: Mapping[str, np.ndarray]) -> None:
         """Append the rows of a unit, and maps for the gallery by key."""
@@ -181,6 +173,27 @@ class Store:
         """Whole files of a kind from oldest to newest."""
         merged = self.folder / {"parquet": "rows.parquet", "safetensors": "gallery.safetensors"}[kind]
         return [*([merged] if merged.is_file() else []), *sorted(self.parts.glob(f"*.{kind}"))]
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Make a directory and hold it for writing; the lock goes with the process, however that ends.
+
+    Raises:
+        XbenchError: another process holds it, or the directory cannot be written.
+    """
+    with _disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        handle.close()
+        raise XbenchError(f"another run is writing to {folder}; wait for it, or choose another --out") from error
+    try:
+        yield
+    finally:
+        handle.close()
 
 
 def write_text(path: Path, text: str) -> None:

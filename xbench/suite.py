@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from xbench import toml
 from xbench.errors import XbenchError, did_you_mean
 from xbench.plugins import Bound, BoundDataset, BoundModel, Method, Metric
 from xbench.registry import Registry
@@ -26,7 +25,7 @@ class Track(BaseModel):
 
     target: which class is explained. view: how pictures become the model's input: ``crop`` (the model's own centre crop),
     ``squash`` (all of it, stretched), ``keep_aspect`` (all of it, shorter side at the model's size), ``full`` (as stored).
-    batch_size: instead of the suite's, such as fewer where pictures are larger.
+    batch_size: instead of the suite's, such as fewer where pictures are larger. models: instead of the suite's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,13 +36,14 @@ class Track(BaseModel):
     view: Literal["crop", "squash", "keep_aspect", "full"] = "crop"
     only: Literal["", "sources_correct"] = ""
     batch_size: int | None = Field(default=None, ge=1)
+    models: list[str] = []
 
 
 class Suite(BaseModel):
     """A benchmark: which models, methods, datasets and metrics, under which protocol.
 
     batch_size: pictures in every forward pass. block: items per work unit, which is what resumes; at most batch_size.
-    gallery: items per track whose maps the report shows.
+    gallery: items per track whose maps the report shows. models: of the tracks that name none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,10 +55,16 @@ class Suite(BaseModel):
     batch_size: int = Field(default=8, ge=1)
     block: int = Field(default=8, ge=1)
     gallery: int = Field(default=4, ge=0)
-    models: list[str] = Field(min_length=1)
+    models: list[str] = []
     methods: list[str] = Field(min_length=1)
     controls: list[str] = []
     tracks: list[Track] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _has_models(self) -> Suite:
+        if not self.models and not all(track.models for track in self.tracks):
+            raise ValueError("name models, for the suite or for each of its tracks")
+        return self
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class PlannedTrack:
     """A track with its plug-ins bound."""
 
     dataset: BoundDataset
+    models: tuple[BoundModel, ...]
     metrics: tuple[Metric, ...]
     track: Track
     batch_size: int
@@ -110,8 +117,7 @@ class Plan:
 
 def suites() -> list[str]:
     """The names of the suites that ship."""
-    folder = resources.files("xbench.suites")
-    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".toml"))
+    return toml.shipped("xbench.suites")
 
 
 def find(name_or_path: str) -> Path:
@@ -120,14 +126,7 @@ def find(name_or_path: str) -> Path:
     Raises:
         XbenchError: there is none.
     """
-    if name_or_path.endswith(".toml"):
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise XbenchError(f"suite file {name_or_path} does not exist; give a path or one of: {', '.join(suites())}")
-        return path
-    if name_or_path not in suites():
-        raise XbenchError(f"unknown suite {name_or_path!r}{did_you_mean(name_or_path, suites())}")
-    return Path(str(resources.files("xbench.suites") / f"{name_or_path}.toml"))
+    return toml.find(name_or_path, "xbench.suites", "suite")
 
 
 def load(path: Path) -> Suite:
@@ -136,23 +135,7 @@ def load(path: Path) -> Suite:
     Raises:
         XbenchError: not TOML, an unknown key or a wrong value; names the key and its line.
     """
-    text = path.read_text(encoding="utf-8")
-    try:
-        return Suite.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise XbenchError(f"suite {path} is not valid TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][-1]) if isinstance(first["loc"][-1], str) else str(first["loc"][-2])
-        line = _line(text, first["loc"])
-        known = Track.model_fields if first["loc"][0] == "tracks" and len(first["loc"]) > 2 else Suite.model_fields
-        if first["type"] == "extra_forbidden":
-            what = f"unknown key {key!r}{did_you_mean(key, known)}"
-        elif first["type"] == "missing":
-            what = f"the key {key!r} is missing"
-        else:
-            what = f"{key}: {first['msg']}, not {first['input']!r}"
-        raise XbenchError(f"suite {path}{f', line {line}' if line else ''}: {what}") from error
+    return toml.load(path, Suite, "suite")
 
 
 def plan(suite: Suite, chosen: Selection, registry: Registry) -> Plan:
@@ -173,22 +156,24 @@ def plan(suite: Suite, chosen: Selection, registry: Registry) -> Plan:
         if chosen.datasets is not None and not _named(track.dataset, chosen.datasets):
             continue
         wanted = [m for m in track.metrics if chosen.metrics is None or _named(m, chosen.metrics)]
-        if wanted:
+        names = _models(suite, track, chosen.models)
+        if wanted and names:
             metrics = _unique(registry.metric(m) for m in wanted)
             for metric in metrics:
                 if metric.info.kind == "faithfulness":
                     metric()  # checks its parameters now rather than after the first explanations
-            tracks.append(PlannedTrack(dataset, metrics, track, track.batch_size or suite.batch_size))
+            bound_models = _unique(registry.model(m) for m in names)
+            tracks.append(PlannedTrack(dataset, bound_models, metrics, track, track.batch_size or suite.batch_size))
     _check_selection("dataset", chosen.datasets, [t.dataset for t in suite.tracks], suite)
     _check_selection("metric", chosen.metrics, [m for t in suite.tracks for m in t.metrics], suite)
     if not tracks:
-        raise XbenchError(f"nothing to run: no track of suite {suite.name} has the chosen datasets and metrics together")
-    models = [registry.model(m) for m in (chosen.models or suite.models)]
+        raise XbenchError(f"nothing to run: no track of suite {suite.name} has the chosen datasets, models and metrics together")
     bound = [registry.method(m) for m in methods]
     if not bound:
         raise XbenchError("nothing to run: --methods names no method")
     how = (chosen.limit, chosen.shard, chosen.device, chosen.dtype)
-    return Plan(suite, _unique(models), _unique(bound), tuple(tracks), *how)
+    models = _unique(model for track in tracks for model in track.models)
+    return Plan(suite, models, _unique(bound), tuple(tracks), *how)
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
@@ -218,6 +203,16 @@ def listed(text: str | None) -> list[str] | None:
     return None if text is None else split(text)
 
 
+def _models(suite: Suite, track: Track, chosen: Sequence[str] | None) -> list[str]:
+    """The models of a track. A chosen one that tracks name runs there; any other takes the place of the suite's own."""
+    if chosen is None:
+        return track.models or suite.models
+    bound = {str(parse(m)) for other in suite.tracks for m in other.models}
+    mine = [str(parse(m)) for m in track.models]
+    takes_others = not mine or all(other.models for other in suite.tracks)
+    return [m for m in chosen if str(parse(m)) in mine or (takes_others and str(parse(m)) not in bound)]
+
+
 def _named(spec: str, wanted: Sequence[str]) -> bool:
     """Whether a selection names a spec: wholly, or by its plug-in's id alone."""
     return any(str(parse(w)) == str(parse(spec)) or w == parse(spec).name for w in wanted)
@@ -232,21 +227,3 @@ def _check_selection(kind: str, wanted: Sequence[str] | None, present: Sequence[
 
 def _unique(bounds: Iterable[B]) -> tuple[B, ...]:
     return tuple({bound.name: bound for bound in bounds}.values())
-
-
-def _line(text: str, location: Sequence[int | str]) -> int | None:
-    """The line of a key in a TOML text, by its path such as ("tracks", 1, "metrics"); of its table where the key is missing."""
-    table, index = (str(location[0]), int(location[1])) if len(location) > 2 and isinstance(location[1], int) else ("", 0)
-    in_array = len(location) > 2 and table == "tracks"
-    key = str(location[2] if in_array else location[0])
-    seen, current, header = -1, "", None
-    for number, line in enumerate(text.splitlines(), 1):
-        if match := re.match(r"\s*\[\[?\s*([\w.]+)\s*\]\]?", line):
-            current = match[1]
-            seen += current == table
-            header = number if in_array and current == table and seen == index else header
-        elif re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", line) and (
-            (current == table and seen == index) if in_array else not current
-        ):
-            return number
-    return header

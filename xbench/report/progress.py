@@ -13,9 +13,10 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Console:
-    """Shows units done, the time, and pictures evaluated per second."""
+    """Shows units done, the time, and pictures evaluated per second. unit: what is counted, in lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = " units") -> None:
+        self._unit = unit
         self._live = sys.stderr.isatty()
         self._bar: Progress | None = None
         self._pictures, self._begun, self._last = 0, 0.0, 0.0
@@ -28,7 +29,10 @@ class Console:
             self._bar.stop()
 
     def start(self, description: str, total: int) -> None:
-        self._begun = self._last = time.monotonic()
+        self._begun, self._pictures = time.monotonic(), 0
+        self._last = self._begun
+        if self._bar:  # of what was done before
+            self._bar.stop()
         if not self._live:
             print(description, file=sys.stderr, flush=True)
             return
@@ -47,7 +51,14 @@ class Console:
             self._bar.update(self._bar.task_ids[0], completed=done)
         elif time.monotonic() - self._last > SECONDS_BETWEEN_LINES or done == total:
             self._last = time.monotonic()
-            print(f"{done}/{total} units, {self._last - self._begun:.0f} s, {self._speed()}", file=sys.stderr, flush=True)
+            print(f"{done}/{total}{self._unit}, {self._last - self._begun:.0f} s, {self._speed()}", file=sys.stderr, flush=True)
+
+    def say(self, line: str) -> None:
+        """A line that stays, above the bar where there is one."""
+        if self._bar:
+            self._bar.console.print(line, highlight=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def _speed(self) -> str:
         return f"{self._pictures / max(time.monotonic() - self._begun, 1e-9):.0f} pictures/s"

@@ -62,7 +62,7 @@ def _draw(axes: Axes, sample: Sample, names: tuple[str, ...]) -> None:
         axes.text(0.5, -0.02, textwrap.fill(longest, 34), transform=axes.transAxes, ha="center", va="top", fontsize=6)
 
 
-def _outline(axes: Axes, mask: Tensor, colour: object) -> None:
+def _outline(axes: Axes, mask: Tensor, colour: tuple[float, float, float]) -> None:
     """The border between pixels of a mask and others, exactly along the pixels' edges."""
     if not mask.any():
         return

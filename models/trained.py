@@ -1,0 +1,82 @@
+"""Models that `xbench train` made: one's own, and the small ones that ship, which were trained on generated pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from xbench import ClassList, Model, XbenchError, model
+from xbench.training import cards, weights
+from xbench.training.cards import Card
+from xbench.zero_shot import classifier, fill
+
+from ._classlists import _lines, _parse
+
+SHIPPED = Path(__file__).parent / "weights"
+
+
+def names() -> list[str]:
+    """The models that ship."""
+    return sorted(path.stem for path in SHIPPED.glob("*.json"))
+
+
+@model("trained", licence="that of the pictures it was trained on")
+def trained(checkpoint: str, template: str = "", prompts: str = "", classes: str = "", layer: str = "") -> Model:
+    """What `xbench train` made, given by its folder, card or weights: ``trained@results/runs/train-mine``.
+
+    For a CLIP (task contrast): template says how prompts are made of class names, instead of the recipe's, such as
+    ``"a picture of a {}"``; classes is a file of other classes, one a line; prompts is the name of one of the recipe's own sets, or
+    a file with a JSON object, class -> list of sentences. layer: the feature layer, where it is not to be found by itself.
+    """
+    return _open(f"trained@{checkpoint}", Path(checkpoint).expanduser(), template, prompts, classes, layer)
+
+
+@model("scenes/<name>", licence="Apache-2.0; trained by xbench on generated pictures", names=names)
+def scenes(name: str, template: str = "", prompts: str = "", classes: str = "", layer: str = "") -> Model:
+    """A small network that xbench trained itself on generated scenes: no photograph was seen.
+
+    Its recipe, data, held-out figures and digest are in its card, ``models/weights/<name>.json``. Parameters: see ``trained``.
+    """
+    return _open(f"scenes/{name}", SHIPPED / f"{name}.json", template, prompts, classes, layer)
+
+
+def _open(id: str, place: Path, template: str, prompts: str, classes: str, layer: str) -> Model:
+    files = cards.find(place)
+    card = cards.read(files[0])
+    network, preprocessing = weights.network(card, files[1]), card.preprocessing.preprocessing()
+    if card.task == "classify":
+        if template or prompts or classes:
+            raise XbenchError(f"model {id} is a classifier of its own classes; template, prompts and classes are for a CLIP")
+        return Model(id, network, preprocessing, card.class_list, layer, files=files, card=card.sentence())
+    named, sentences, more = _prompts(id, card, template, prompts, classes)
+    encode = weights.encoder(card, network)
+    return classifier(id, network, encode, named, sentences, preprocessing, layer, (*files, *more), card.sentence())
+
+
+def _prompts(
+    id: str, card: Card, template: str, prompts: str, classes: str
+) -> tuple[ClassList, tuple[tuple[str, ...], ...], tuple[Path, ...]]:
+    """Classes and the sentences of each, and the files that they were read from."""
+    known = card.class_list
+    if prompts and (template or classes):
+        raise XbenchError(f"model {id}: prompts gives the sentences of every class; leave template and classes out")
+    if prompts in card.prompts:
+        given = card.prompts[prompts]
+        return known, fill([given], known.names) if isinstance(given, str) else tuple((own,) for own in given), ()
+    if prompts:
+        path = Path(prompts).expanduser()
+        sentences = _sentences(path, f"; the card's own sets: {', '.join(card.prompts)}" if card.prompts else "")
+        listed = known if tuple(sentences) == known.names else ClassList(tuple(sentences))
+        return listed, tuple(sentences.values()), (path,)
+    listed = _parse(_lines(Path(classes).expanduser())) if classes else known
+    return listed, fill([template or card.template], listed.names), (Path(classes).expanduser(),) if classes else ()
+
+
+def _sentences(path: Path, known: str) -> dict[str, tuple[str, ...]]:
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): (own,) if isinstance(own, str) else tuple(map(str, own)) for name, own in given.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise XbenchError(
+            f"cannot read prompts {path} ({error}); write a JSON object, class -> list of sentences{known}"
+        ) from error

@@ -1,0 +1,1 @@
+"""Trainings as TOML: which network on which data, under which schedule."""

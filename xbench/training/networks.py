@@ -1,0 +1,95 @@
+"""Networks from the tables of recipes and cards: timm's classifiers, and CLIPs of open_clip's own class."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from xbench.errors import XbenchError, did_you_mean
+from xbench.training.recipes import ClipNetwork, Network
+
+Tokenize = Callable[[Sequence[str]], Tensor]
+
+
+def build(table: Network, classes: int, size: int) -> nn.Module:
+    """A network with random weights, drawn from torch's global generator.
+
+    classes: outputs of a classifier; a CLIP has none. size: of its input, which a CLIP is built for.
+
+    Raises:
+        XbenchError: the library knows no such network, or refuses an argument.
+    """
+    if isinstance(table, ClipNetwork):
+        return _clip(table, size)
+    import timm
+
+    if table.timm not in timm.list_models():
+        raise XbenchError(f"timm has no network {table.timm!r}{did_you_mean(table.timm, timm.list_models())}")
+    try:
+        return timm.create_model(table.timm, pretrained=False, num_classes=classes, **table.arguments)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise XbenchError(f"timm does not build {table.timm} with {table.arguments}: {error}; mend [network]") from error
+
+
+def tokenizer(table: ClipNetwork) -> Tokenize:
+    """CLIP's own tokenizer, as long as the text tower reads: sentences -> int64 ``[n, context_length]``."""
+    known = _open_clip()
+    return known.SimpleTokenizer(context_length=known.model.CLIPTextCfg(**table.text).context_length)
+
+
+def text_encoder(clip: nn.Module, tokenize: Tokenize) -> Callable[[Sequence[str]], Tensor]:
+    """Sentences -> embeddings ``[n, D]``, on the device where the network is then."""
+    encode = cast(Any, clip).encode_text
+    return lambda sentences: encode(tokenize(list(sentences)).to(next(clip.parameters()).device))
+
+
+def start_from(network: nn.Module, file: str) -> str:
+    """Load what fits of a checkpoint: every tensor of the same name and shape. -> what was loaded, in words.
+
+    Raises:
+        XbenchError: the file cannot be read, holds more than tensors, or nothing fits.
+    """
+    path, wanted = Path(file).expanduser(), network.state_dict()
+    if not path.is_file():
+        raise XbenchError(f"checkpoint {path} is not there; mend init in [network]")
+    try:
+        given: Any = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise XbenchError(f"checkpoint {path} is damaged or holds more than tensors ({first}); save a state dict") from error
+    given = given.get("state_dict", given) if isinstance(given, Mapping) else {}
+    fitting = {k: v for k, v in given.items() if isinstance(v, Tensor) and k in wanted and v.shape == wanted[k].shape}
+    if not fitting:
+        raise XbenchError(f"checkpoint {path} does not fit: no tensor has the name and shape of one of the network's")
+    network.load_state_dict(fitting, strict=False)
+    return f"{len(fitting)} of {len(wanted)} tensors from {path.name}"
+
+
+def _clip(table: ClipNetwork, size: int) -> nn.Module:
+    known = _open_clip()
+    for part, configuration in (("vision", known.model.CLIPVisionCfg), ("text", known.model.CLIPTextCfg)):
+        for key in getattr(table, part):
+            if key not in configuration.__dataclass_fields__:
+                near = did_you_mean(key, configuration.__dataclass_fields__)
+                raise XbenchError(f"open_clip's {configuration.__name__} has no {key!r}{near}; mend [network.{part}]")
+    vision = known.model.CLIPVisionCfg(**{"image_size": size, **table.vision})
+    text = known.model.CLIPTextCfg(**table.text)
+    try:
+        return cast(nn.Module, known.model.CLIP(table.embed_dim, vision, text, quick_gelu=table.quick_gelu))
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise XbenchError(f"open_clip does not build that CLIP: {error}; mend [network]") from error
+
+
+def _open_clip() -> Any:
+    try:
+        import open_clip
+    except ImportError as error:
+        raise XbenchError(f"CLIP needs open_clip ({error}); pip install 'xbench-xai[clip]'") from error
+    return open_clip

@@ -1,0 +1,195 @@
+"""Recipes: a training as a TOML file, validated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from xbench import toml
+
+if TYPE_CHECKING:
+    from xbench.modelview import Preprocessing
+
+Triple = tuple[float, float, float]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+class TimmNetwork(BaseModel):
+    """A classifier of timm: its name, and any keyword arguments of ``timm.create_model``.
+
+    init: a checkpoint to start from (a state dict, safetensors or PyTorch).
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    timm: str
+    init: str = ""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What is passed on to ``timm.create_model``."""
+        return dict(self.model_extra or {})
+
+
+class ClipNetwork(BaseModel):
+    """A CLIP of open_clip's own class.
+
+    vision, text: fields of ``open_clip.model.CLIPVisionCfg`` and ``CLIPTextCfg``. embed_dim: of the space that they share.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    open_clip: Literal["CLIP"]
+    embed_dim: int = Field(ge=1)
+    vision: dict[str, Any]
+    text: dict[str, Any]
+    quick_gelu: bool = False
+    init: str = ""
+
+
+def _which(table: Any) -> str:
+    clip = "open_clip" in table if isinstance(table, dict) else isinstance(table, ClipNetwork)
+    return (ClipNetwork if clip else TimmNetwork).__name__
+
+
+Network = Annotated[Annotated[TimmNetwork, Tag("TimmNetwork")] | Annotated[ClipNetwork, Tag("ClipNetwork")], Discriminator(_which)]
+
+
+class Input(BaseModel):
+    """How pictures become the network's input: see ``xbench.Preprocessing``. size: height and width. mean, std: on 0..255."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = Field(default=96, ge=1)
+    mean: Triple = (127.5, 127.5, 127.5)
+    std: Triple = (127.5, 127.5, 127.5)
+    share: float = Field(default=1.0, gt=0, le=1)
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    def preprocessing(self) -> Preprocessing:
+        """The same as the contract of a model has it."""
+        from xbench.modelview import Preprocessing
+
+        return Preprocessing((self.size, self.size), self.share, self.mean, self.std, self.interpolation)
+
+
+class Data(BaseModel):
+    """Which pictures. Datasets are spec strings.
+
+    test: one dataset, or several by name, the main one first. Without ``validation`` and ``test``, each gets the share ``holdout``
+    of ``train``, chosen by a digest of the source photograph. view: see ``xbench.geometry``. cache_gb: pictures are kept in memory
+    when they fit into that, and read anew in every epoch otherwise. workers: processes that read them, None for one per core.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train: str
+    validation: str = ""
+    test: str | dict[str, str] = ""
+    holdout: float = Field(default=0.1, gt=0, lt=0.5)
+    view: Literal["crop", "squash"] = "crop"
+    cache_gb: float = Field(default=4.0, ge=0)
+    workers: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _held_out(self) -> Data:
+        if bool(self.validation) != bool(self.test):
+            raise ValueError("give both validation and test, or neither, and both are held out of train")
+        return self
+
+    @property
+    def tests(self) -> dict[str, str]:
+        """Held-out datasets by name."""
+        return self.test if isinstance(self.test, dict) else {"test": self.test} if self.test else {}
+
+
+class Training(BaseModel):
+    """How it is minimised: AdamW, the rate rising over the share ``warmup`` of all steps and falling to 0 along a cosine.
+
+    batch_size: on each device. flip: mirror half of the pictures. shift: move them by up to that many pixels, their borders
+    repeated. token_labels: weight of a second loss for vision transformers of timm, by which the classifier must also know each
+    patch that an object covers (Jiang et al. 2021, here with exact masks); 0 for none. clip: largest norm of the gradient, 0 for
+    any. ema: decay per step of a moving average of the weights, which is then what is selected and kept; 0 for none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    precision: Precision = "32-true"
+    flip: bool = False
+    shift: int = Field(default=0, ge=0)
+    token_labels: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, ge=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Recipe(BaseModel):
+    """A training.
+
+    task: ``classify`` learns the labels of pictures; ``contrast`` learns which caption belongs to which picture (CLIP).
+    template: of the prompts that a ``contrast`` is validated by. prompts: more of them by name, reported beside it: a template, or
+    a sentence for each class.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    title: str = ""
+    seed: int = 0
+    task: Literal["classify", "contrast"]
+    template: str = "a picture of a {}"
+    prompts: dict[str, str | list[str]] = {}
+    network: Network
+    preprocessing: Input = Input()
+    data: Data
+    training: Training
+
+    @field_validator("template")
+    @classmethod
+    def _placeholder(cls, template: str) -> str:
+        if "{}" not in template:
+            raise ValueError(f"template {template!r} has no {{}} for the class's name; write it like 'a picture of a {{}}'")
+        return template
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Recipe:
+        if self.task == "classify" and not isinstance(self.network, TimmNetwork):
+            raise ValueError("the task classify needs a classifier; write [network] with timm = NAME")
+        if self.task == "contrast" and not isinstance(self.network, ClipNetwork):
+            raise ValueError("the task contrast needs a CLIP; write [network] with open_clip = 'CLIP', embed_dim, vision and text")
+        return self
+
+    def on(self, dataset: str) -> Recipe:
+        """The same recipe on another dataset, of which validation and test are held out."""
+        data = self.data.model_copy(update={"train": dataset, "validation": "", "test": ""})
+        return self.model_copy(update={"data": data})
+
+
+def recipes() -> list[str]:
+    """The names of the recipes that ship."""
+    return toml.shipped("xbench.recipes")
+
+
+def find(name_or_path: str) -> Path:
+    """The TOML file of a recipe given by name or path.
+
+    Raises:
+        XbenchError: there is none.
+    """
+    return toml.find(name_or_path, "xbench.recipes", "recipe")
+
+
+def load(path: Path) -> Recipe:
+    """Read and validate a recipe.
+
+    Raises:
+        XbenchError: not TOML, an unknown key or a wrong value; names the key and its line.
+    """
+    return toml.load(path, Recipe, "recipe")
