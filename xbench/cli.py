@@ -22,7 +22,7 @@ app = typer.Typer(
     help="How good are this model's explanations, and did they just get worse?",
 )
 _WrongOption: type[Exception] = typer.BadParameter.__mro__[2]  # click's base of such errors, which typer does not export
-KINDS = ("methods", "metrics", "datasets", "models", "suites")
+KINDS = ("methods", "metrics", "datasets", "models", "suites", "recipes")
 
 Plugins = Annotated[list[str], typer.Option("--plugin", help="A plug-in file or module to load first; may be repeated.")]
 
@@ -34,7 +34,7 @@ def main(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, metrics, datasets, models or suites")],
+    kind: Annotated[str, typer.Argument(help="methods, metrics, datasets, models, suites or recipes")],
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     plugin: Plugins = [],
 ) -> None:
@@ -49,6 +49,10 @@ def list_(
         registry.load(name)
     if kind == "suites":
         found = {name: suite.load(suite.find(name)).title for name in suite.suites()}
+    elif kind == "recipes":
+        from xbench.training import recipes
+
+        found = {name: recipes.load(recipes.find(name)).title for name in recipes.recipes()}
     else:
         single: Any = kind.removesuffix("s")
         found = {}

@@ -164,6 +164,11 @@ def test_show_list_and_doctor(here, tiny_plugin):
     assert "parameter size: int, default 8" in shown.stdout
     listed = xbench("list", "methods", "--json", "--plugin", tiny_plugin, cwd=here)
     assert json.loads(listed.stdout)["tiny_cam"] == "Grad-CAM, spelled out."
+    recipes = xbench("list", "recipes", cwd=here)
+    assert "scenes_resnet" in recipes.stdout
+    drawn = xbench("show", "tiny_pictures", "--plugin", tiny_plugin, "--out", "sheet.png", "--pictures", "3", cwd=here)
+    assert drawn.returncode == 0, drawn.stderr
+    assert (here / "sheet.png").is_file()
     checked = xbench("doctor", cwd=here)
     assert "torch" in checked.stdout
     assert checked.returncode in (0, 2)

@@ -196,3 +196,20 @@ def test_runs_merge_and_an_unfinished_one_says_so(tiny_suite, tmp_path):
     assert len(board.tables[0].columns) == 3
     unfinished = leaderboard.build(merged, manifest | {"complete": False})
     assert unfinished.notes[0].startswith("INCOMPLETE")
+
+
+def test_what_applies_to_nothing_has_no_line_but_a_note(values):
+    found = rows(values)
+    more = found[found["method"] == "weak"].assign(
+        method="elsewhere", status="not_applicable", value=np.nan, reason="needs attention"
+    )
+    manifest = MANIFEST | {"methods": MANIFEST["methods"] | {"elsewhere": {"control": False}}}
+    board = leaderboard.build(pd.concat([found, more], ignore_index=True), manifest)
+    (table,) = board.tables
+    assert "elsewhere" not in [line.method for line in table.lines]
+    assert table.inapplicable == {"needs attention": ["elsewhere"]}
+    assert "net: elsewhere not applicable: needs attention" in board.notes
+    # A single figure brings the line back.
+    more.loc[more.index[:1], ["status", "value"]] = ["ok", 0.3]
+    (table,) = leaderboard.build(pd.concat([found, more], ignore_index=True), manifest).tables
+    assert "elsewhere" in [line.method for line in table.lines]

@@ -1,5 +1,6 @@
 """Recipes, data, objectives, and whole trainings of tiny networks on tiny pictures."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -17,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from xbench import training
-from xbench.data import Entry, generator
+from xbench.data import Entry, Relabelled, generator
 from xbench.errors import XbenchError
 from xbench.modelview import Preprocessing
 from xbench.registry import registry
@@ -271,6 +272,69 @@ def test_the_classification_loss_is_the_smoothed_cross_entropy(recipe):
         norm = math.log(sum(math.exp(v) for v in logits))
         total -= sum((0.8 * (c in labels) / len(labels) + 0.2 / 4) * (logits[c] - norm) for c in range(4))
     assert got.item() == pytest.approx(total / 3, rel=1e-5)
+
+
+def test_token_labels_are_the_cover_of_each_patch():
+    owners = torch.zeros(2, 1, 4, 6, dtype=torch.uint8)
+    owners[0, 0, :2, :3] = 2  # class 1: a patch whole, and half of the next
+    owners[1, 0, 3, 5] = 1  # class 0: a quarter of the last patch
+    shares = objectives.cover(owners, (2, 2), 3)
+    assert shares.shape == (2, 6, 3)
+    expected = torch.zeros(2, 6, 3)
+    expected[0, 0, 1], expected[0, 1, 1], expected[1, 5, 0] = 1, 0.5, 0.25
+    assert torch.equal(shares, expected)
+    logits = torch.randn(2, 6, 3)
+    log = logits.log_softmax(dim=-1)
+    by_hand = -(log[0, 0, 1] + 0.5 * log[0, 1, 1] + 0.25 * log[1, 5, 0]) / 1.75
+    assert torch.allclose(objectives.token_loss(logits, shares), by_hand)
+
+
+VIT = {"timm": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+
+
+def test_with_token_labels_patches_are_classified_too(recipe):
+    labelled = changed(recipe, "training", token_labels=2.0)
+    labelled = labelled.model_copy(update={"network": recipes.TimmNetwork(**VIT)})
+    network, places = networks.build(labelled.network, 4, 16), torch.tensor([0, 1])
+    train = opened(labelled).train
+    pictures, owners = torch.randn(2, 3, 16, 16), torch.randint(0, 5, (2, 1, 16, 16), dtype=torch.uint8)
+    got = objectives.Classification(labelled, train).loss(network, pictures, places, 0, owners)
+    plain = objectives.Classification(recipe, train).loss(network, pictures, places, 0, owners)
+    tokens = network.head(network.forward_features(pictures)[:, 1:])
+    expected = plain + 2 * objectives.token_loss(tokens, objectives.cover(owners, (4, 4), 4))
+    assert torch.allclose(got, expected, atol=1e-5)
+    with pytest.raises(XbenchError, match="token_labels needs a vision transformer of timm"):
+        objectives.Classification(labelled, train).loss(nn.Flatten(), pictures, places, 0, owners)
+
+
+class Masked(Relabelled):
+    """A dataset whose masks are its boxes."""
+
+    def load(self, id):
+        sample, masks = super().load(id), {}
+        for box in sample.boxes:
+            masks[box.label] = torch.zeros(sample.image.shape[1:], dtype=torch.bool)
+            masks[box.label][int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = True
+        return dataclasses.replace(sample, masks=masks)
+
+
+def test_masks_travel_with_their_pictures(recipe):
+    inner = registry.dataset("tiny_shapes(n=6, several=true)")()
+    data = Masked(inner, inner.classes, range(4))
+    train = examples.Examples("masked", data, data.entries(), recipe.preprocessing.preprocessing(), "crop")
+    train.masks = True
+    train.gather(True, False, 0, Silent())
+    for entry, picture in zip(train.entries, train.pictures, strict=True):
+        for label, mask in data.load(entry.id).masks.items():
+            assert (picture[3][mask] == label + 1).all()
+        assert {int(v) for v in picture[3].unique()} == {0, *(label + 1 for label in entry.labels)}
+    moved = examples.augment(train.pictures, generator(3), flip=True, shift=4)
+    alone = examples.augment(train.pictures[:, 3:], generator(3), flip=True, shift=4)
+    assert torch.equal(moved[:, 3:], alone)
+    bare = opened(recipe).train
+    bare.masks = True
+    with pytest.raises(XbenchError, match="token_labels needs masks"):
+        bare.gather(True, False, 0, Silent())
 
 
 def test_the_contrastive_loss_against_plain_loops():

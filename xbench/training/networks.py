@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from xbench.errors import XbenchError, did_you_mean
+from xbench.training import initial
 from xbench.training.recipes import ClipNetwork, Network
 
 Tokenize = Callable[[Sequence[str]], Tensor]
@@ -53,9 +54,14 @@ def text_encoder(clip: nn.Module, tokenize: Tokenize) -> Callable[[Sequence[str]
 def start_from(network: nn.Module, file: str) -> str:
     """Load what fits of a checkpoint: every tensor of the same name and shape. -> what was loaded, in words.
 
+    file: or ``mimetic``, which is no file; see initial.py.
+
     Raises:
         XbenchError: the file cannot be read, holds more than tensors, or nothing fits.
     """
+    if file == "mimetic":
+        initial.mimetic(network)
+        return "mimetic initialisation"
     path, wanted = Path(file).expanduser(), network.state_dict()
     if not path.is_file():
         raise XbenchError(f"checkpoint {path} is not there; mend init in [network]")
