@@ -46,7 +46,7 @@ def draw(bits: Bits, size: int, species: int) -> tuple[Canvas, str]:
     """A bird of a species somewhere in a picture, and the name of its colour."""
     ground, _ = background(bits, size)
     canvas = Canvas(ground)
-    radius = size * bits.between(0.25, 0.34)
+    radius = size * bits.between(0.3, 0.36)
     tilt, mirrored = bits.below(27) - 13, bits.chance(50)
     # It reaches one radius backwards and 1.65 forwards; hardly any of it leaves the picture.
     x = size / 2 + (0.32 if mirrored else -0.32) * radius + (size / 2 - radius * 1.36) * bits.between(-1, 1)

@@ -13,7 +13,7 @@ from ._figures import SHAPES as OUTLINES
 from ._figures import disc, pattern
 from ._vocabulary import BEAKS, BIRDS, COLOURS, PATTERNS, SHAPES, SIZES, Adjective, Noun, article
 
-RADII = ((0.13, 0.26), (0.13, 0.22), (0.12, 0.19), (0.12, 0.17))  # least and most, of the side, for 1 to 4 objects
+RADII = ((0.15, 0.3), (0.14, 0.25), (0.13, 0.2), (0.12, 0.18))  # least and most, of the side, for 1 to 4 objects
 LEAST_VISIBLE = 0.6  # share of an object that later ones must leave
 TRIES = 12  # for a place where an object hides none too much; then the best of them is taken
 
@@ -155,8 +155,8 @@ def _add(bits: Bits, canvas: Canvas, grounds: tuple[tuple[int, ...], ...], kinds
             tries.append(_try(bits, canvas, outline, share * canvas.size, angle, areas))
         _, place, coverage = max(tries, key=lambda found: found[0])
         colour = _apart(bits, grounds)
-        surface = PATTERNS[bits.below(len(PATTERNS))]
-        size = SIZES[0] if share < 0.15 else SIZES[1] if share > 0.2 else None
+        surface = PATTERNS[max(0, bits.below(6) - 2)]  # half of all are plain
+        size = SIZES[0] if share < 0.16 else SIZES[1] if share > 0.22 else None
         canvas.paint(place, coverage, _surface(bits, colour, surface, place), len(things) + 1)
         things.append(Thing(label, SHAPES[label], colour, surface, size))
         areas.append(int((coverage >= 0.5).sum()))
@@ -178,7 +178,7 @@ def _surface(bits: Bits, colour: Adjective, surface: Adjective, place: Place) ->
     """Colour, pattern and lighting of an object, ``[3, h, w]``."""
     paint = _rgb(bits, colour.rgb, 16)
     bright = sum(colour.rgb) > 380
-    other = np.float32(0.25) * paint + np.float32(0.75) * np.float32(20 if bright else 245)
+    other = np.float32(0.4) * paint + np.float32(0.6) * np.float32(20 if bright else 245)
     share = pattern(surface.name, place.u, place.v, place.radius, bits.between(1.5, 2.4), bits.between(0, 1))
     if share is not None:
         paint = paint + (other - paint) * share

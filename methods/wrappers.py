@@ -48,7 +48,7 @@ def multi_scale(model: ModelView, batch: Batch, inner: Method, low: float = 0.75
     factors = [low + (high - low) * k / (n - 1) for k in range(n)]
     sizes = [tuple(max(1, round(side * factor)) for side in batch.size) for factor in factors]
     layout = model.model.layout
-    fixed = layout is not None and layout.kind == "tokens" and "feature_maps" in inner.needs
+    fixed = layout is not None and layout.kind == "tokens" and bool(inner.needs & {"feature_maps", "attention"})
     if fixed or not _accepts(model, batch.images[:1], sizes[0]):
         raise NotApplicable(f"multi_scale: {model.model.id} accepts inputs of {batch.size[0]} x {batch.size[1]} only")
     maps = [inner(model, batch if size == batch.size else batch.with_images(_resized(batch.images, size))) for size in sizes]

@@ -38,14 +38,14 @@ def digest(spec):
 
 
 PINNED = {
-    "scenes": "1ae5d1ec531c743c",
-    "scenes(most=1)": "84c767dd2e96c302",
-    "scenes(least=4, size=160, seed=5)": "1b85368158be48bb",
-    "scenes(split=train)": "4561b6e79c0135f9",
-    "scenes_spurious": "65dda4110065c910",
-    "scenes_spurious(split=train)": "2457f64ff24b3495",
-    "scenes_spurious(label=cue, truth=cue)": "ecc379167a20850c",
-    "scenes_parts": "c13a9c7f81903773",
+    "scenes": "f006f138c2f973e7",
+    "scenes(most=1)": "298d9faa826ca7ce",
+    "scenes(least=4, size=160, seed=5)": "4acdf4cdf1b550ae",
+    "scenes(split=train)": "ad272d0cd6e78968",
+    "scenes_spurious": "2454db0025781112",
+    "scenes_spurious(split=train)": "87a1b46a4a50f732",
+    "scenes_spurious(label=cue, truth=cue)": "ff449e4a206a0d3c",
+    "scenes_parts": "a277832ad16d691c",
 }
 
 

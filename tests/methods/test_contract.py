@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -67,7 +68,12 @@ class Chain(nn.Sequential):
         self.extend([nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()])
 
 
-NETWORKS = {"block": (Block, "norm"), "chain": (Chain, "4")}
+def a_transformer() -> nn.Module:
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    return timm.create_model("vit_tiny_patch16_224", num_classes=5, **sizes)
+
+
+NETWORKS = {"block": (Block, "norm"), "chain": (Chain, "4"), "transformer": (a_transformer, "")}
 
 
 @pytest.fixture(params=NETWORKS)
