@@ -299,22 +299,26 @@ def publish(
 
 @app.command()
 def explain(
-    image: Annotated[Path, typer.Argument(help="A picture file")],
+    image: Annotated[str, typer.Argument(help="A picture file, or with --pictures a dataset")],
     model: Annotated[str, typer.Option(help="A model")] = "efficientnet_lite0",
     method: Annotated[str, typer.Option(help="One or more methods, comma-separated")] = "grad_cam",
-    target: Annotated[str | None, typer.Option(help="Class by index, name or WordNet id [the prediction]")] = None,
+    target: Annotated[str | None, typer.Option(help="Class by index, name or WordNet id [the prediction; or the label]")] = None,
+    pictures: Annotated[int | None, typer.Option(min=1, help="So many of a dataset's pictures, a row each.")] = None,
     out: Annotated[Path | None, typer.Option(help="PNG or JPEG to write [IMAGE-explained.png]")] = None,
     plugin: Plugins = [],
 ) -> None:
-    """Explain one picture: a sheet with an overlay per method."""
-    from xbench.explain import explain_picture
+    """Explain a picture, or some of a dataset: a sheet with an overlay per method."""
+    from xbench.explain import explain_dataset, explain_picture
     from xbench.registry import registry
     from xbench.suite import listed
 
     for name in plugin:
         registry.load(name)
-    path = out or image.with_name(f"{image.stem}-explained.png")
-    print(explain_picture(image, model, listed(method) or [], target, path))
+    if pictures is not None:
+        print(explain_dataset(image, pictures, model, listed(method) or [], target, out or Path("explained.png")))
+        return
+    path = Path(image)
+    print(explain_picture(path, model, listed(method) or [], target, out or path.with_name(f"{path.stem}-explained.png")))
 
 
 @app.command()

@@ -156,6 +156,11 @@ def test_explain_writes_a_sheet(here, tiny_plugin):
     done = xbench("explain", "p.png", "--model", "tiny_net", "--method", "tiny_cam,tiny_noise", "--plugin", tiny_plugin, cwd=here)
     assert done.returncode == 0, done.stderr
     assert Image.open(here / "p-explained.png").size[0] > 300
+    asked = ("--pictures", "3", "--model", "tiny_net", "--method", "tiny_cam", "--plugin", tiny_plugin, "--out", "three.png")
+    done = xbench("explain", "tiny_pictures", *asked, cwd=here)
+    assert done.stdout.startswith("3 pictures of tiny_pictures explained by tiny_cam"), done.stderr
+    width, height = Image.open(here / "three.png").size
+    assert height > 1.2 * width  # three rows of two
 
 
 def test_show_list_and_doctor(here, tiny_plugin):

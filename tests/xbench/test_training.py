@@ -278,7 +278,7 @@ def test_token_labels_are_the_cover_of_each_patch():
     owners = torch.zeros(2, 1, 4, 6, dtype=torch.uint8)
     owners[0, 0, :2, :3] = 2  # class 1: a patch whole, and half of the next
     owners[1, 0, 3, 5] = 1  # class 0: a quarter of the last patch
-    shares = objectives.cover(owners, (2, 2), 3)
+    shares = objectives.cover(owners, (2, 3), 3)
     assert shares.shape == (2, 6, 3)
     expected = torch.zeros(2, 6, 3)
     expected[0, 0, 1], expected[0, 1, 1], expected[1, 5, 0] = 1, 0.5, 0.25

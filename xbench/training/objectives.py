@@ -60,7 +60,7 @@ class Classification:
         logits = transformer.forward_head(tokens).float()
         of_tokens = transformer.head(transformer.fc_norm(tokens[:, transformer.num_prefix_tokens :])).float()
         whole = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        shares = cover(owners, transformer.patch_embed.patch_size, self.targets.shape[1])
+        shares = cover(owners, transformer.patch_embed.grid_size, self.targets.shape[1])
         return whole + self.token_labels * token_loss(of_tokens, shares)
 
     def classifiers(self, network: nn.Module) -> dict[str, nn.Module]:
@@ -142,10 +142,11 @@ def soft_targets(present: Tensor) -> Tensor:
     return present.float() / present.sum(dim=1, keepdim=True)
 
 
-def cover(owners: Tensor, patch: tuple[int, int], classes: int) -> Tensor:
-    """uint8 ``[B, 1, h, w]`` of class + 1, or 0 -> the share of each patch that each class covers, float32 ``[B, N, classes]``."""
+def cover(owners: Tensor, grid: tuple[int, int], classes: int) -> Tensor:
+    """uint8 ``[B, 1, h, w]`` of class + 1, or 0 -> the share of each cell of a grid that each class covers, float32
+    ``[B, N, classes]``."""
     one_hot = functional.one_hot(owners[:, 0].long(), classes + 1)[..., 1:].permute(0, 3, 1, 2).float()
-    return functional.avg_pool2d(one_hot, patch).flatten(2).transpose(1, 2)
+    return functional.adaptive_avg_pool2d(one_hot, grid).flatten(2).transpose(1, 2)
 
 
 def token_loss(logits: Tensor, shares: Tensor) -> Tensor:
