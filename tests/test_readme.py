@@ -10,23 +10,28 @@ from xbench import runs
 from xbench.report.tables import number
 
 ROOT = Path(__file__).parent.parent
+LITE = "efficientnet_lite0"
 METRICS = ["insertion(steps=exact(10))", "deletion(steps=exact(10))", "grid_pointing", "grid_pointing_hit"]
+SCENES = ["relevance_mass", "pointing_game(tolerance=0)"]
+TABLES = {
+    "table": [(LITE, metric) for metric in METRICS],
+    "scenes": [(model, metric) for model in ("scenes/resnet", "scenes/vit") for metric in SCENES],
+}
 
 
-@pytest.fixture(scope="module")
-def table():
+@pytest.mark.parametrize("name", TABLES)
+def test_the_readmes_tables_are_the_reference(name):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"^\| `([^`]+)`[^|]*\|(.+)\|$", text, re.MULTILINE)
-
-
-def test_the_readmes_table_is_the_reference(table):
+    (table,) = re.findall(rf"<!-- {name} -->(.+?)<!-- /{name} -->", text, re.DOTALL)
+    lines = re.findall(r"^\| `([^`]+)`[^|]*\|(.+)\|$", table, re.MULTILINE)
     rows, _ = runs.reference("quick")
-    means = rows.groupby(["method", "metric"])["value"].mean()
-    assert len(table) == rows["method"].nunique()
-    for method, cells in table:
-        for metric, cell in zip(METRICS, cells.split("|"), strict=True):
-            mean = means[method, metric]
-            assert cell.strip().startswith("n/a" if pd.isna(mean) else number(mean)), (method, metric)
+    means = rows.groupby(["method", "model", "metric"])["value"].mean()
+    applicable = rows[(rows["status"] != "not_applicable") & rows["model"].isin({model for model, _ in TABLES[name]})]
+    assert {method for method, _ in lines} == set(applicable["method"])
+    for method, cells in lines:
+        for column, cell in zip(TABLES[name], cells.split("|"), strict=True):
+            mean = means[method, *column]
+            assert cell.strip().startswith("n/a" if pd.isna(mean) else number(mean)), (method, column)
 
 
 def test_the_readmes_method_is_ten_lines_and_loads(tmp_path):

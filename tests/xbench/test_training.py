@@ -471,6 +471,25 @@ def test_networks_that_cannot_be_built(table, message):
         networks.build(recipes.TimmNetwork.model_validate(table), 4, 16)
 
 
+def test_a_clip_may_see_its_patches_through_a_convolution():
+    table = {
+        "open_clip": "CLIP",
+        "embed_dim": 8,
+        "text": {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1},
+    }
+    vision = {"patch_size": 8, "width": 32, "layers": 1, "head_width": 16}
+    clip = networks.build(ClipNetwork(**table, vision=vision, stem=8), 0, 32)
+    pictures = torch.randn(2, 3, 32, 32)
+    assert clip.visual.conv1(pictures).shape == (2, 32, 4, 4)  # the grid of its positions
+    assert clip.encode_image(pictures).shape == (2, 8)
+    moved = pictures.clone()
+    moved[:, :, :, 9:] += 1  # what lies just beside a patch shows in it, and what is far does not
+    difference = (clip.visual.conv1(moved) - clip.visual.conv1(pictures)).abs().amax(dim=(0, 1))
+    assert (difference > 0).all(dim=0).tolist()[0]
+    with pytest.raises(XbenchError, match="a stem needs a vision transformer with patches of 4, 8"):
+        networks.build(ClipNetwork(**table, vision=vision | {"patch_size": 2}, stem=8), 0, 32)
+
+
 def test_a_clip_that_cannot_be_built():
     with pytest.raises(XbenchError, match=r"CLIPVisionCfg has no 'widht'; did you mean 'width'\?; mend \[network.vision\]"):
         networks.build(ClipNetwork(open_clip="CLIP", embed_dim=8, vision={"widht": 8}, text={}), 4, 16)

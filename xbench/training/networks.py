@@ -88,9 +88,28 @@ def _clip(table: ClipNetwork, size: int) -> nn.Module:
     vision = known.model.CLIPVisionCfg(**{"image_size": size, **table.vision})
     text = known.model.CLIPTextCfg(**table.text)
     try:
-        return cast(nn.Module, known.model.CLIP(table.embed_dim, vision, text, quick_gelu=table.quick_gelu))
+        clip: Any = known.model.CLIP(table.embed_dim, vision, text, quick_gelu=table.quick_gelu)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise XbenchError(f"open_clip does not build that CLIP: {error}; mend [network]") from error
+    if table.stem:
+        patches = getattr(clip.visual, "conv1", None)
+        if not isinstance(patches, nn.Conv2d) or patches.stride[0] != vision.patch_size or vision.patch_size % 4:
+            raise XbenchError(
+                "a stem needs a vision transformer with patches of 4, 8, ... pixels; mend patch_size, or set stem to 0"
+            )
+        clip.visual.conv1 = _stem(table.stem, patches.out_channels, vision.patch_size // 4)
+    return cast(nn.Module, clip)
+
+
+def _stem(channels: int, width: int, patch: int) -> nn.Module:
+    """A convolution with stride 4 by its pooling, then patches of its places: what timm's hybrid transformers begin with."""
+    return nn.Sequential(
+        nn.Conv2d(3, channels, 7, 2, 3, bias=False),
+        nn.GroupNorm(min(32, channels), channels),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+        nn.Conv2d(channels, width, patch, patch),
+    )
 
 
 def _open_clip() -> Any:

@@ -37,6 +37,7 @@ class ClipNetwork(BaseModel):
     """A CLIP of open_clip's own class.
 
     vision, text: fields of ``open_clip.model.CLIPVisionCfg`` and ``CLIPTextCfg``. embed_dim: of the space that they share.
+    stem: channels of a convolution before the patches of a vision transformer, as timm's hybrids have it; 0 for none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,6 +47,7 @@ class ClipNetwork(BaseModel):
     vision: dict[str, Any]
     text: dict[str, Any]
     quick_gelu: bool = False
+    stem: int = Field(default=0, ge=0)
     init: str = ""
 
 
