@@ -490,6 +490,32 @@ def test_a_clip_may_see_its_patches_through_a_convolution():
         networks.build(ClipNetwork(**table, vision=vision | {"patch_size": 2}, stem=8), 0, 32)
 
 
+@pytest.mark.parametrize("stem", [0, 32])
+def test_a_clips_image_tower_starts_from_a_vision_transformer(stem, tmp_path):
+    """Before its projection, it says of each token what the transformer says."""
+    sizes = {"img_size": 32, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    name, patch = ("vit_tiny_r_s16_p8_224", 2) if stem else ("vit_tiny_patch16_224", 8)
+    torch.manual_seed(0)
+    vit = networks.build(recipes.TimmNetwork(timm=name, patch_size=patch, **sizes), 4, 32).eval()
+    if stem:  # timm's own has 64 channels
+        vit.patch_embed = timm_like = nn.Module()
+        timm_like.backbone, timm_like.proj = networks._stem(stem, 32, 2)
+        vit.patch_embed.forward = lambda x: timm_like.proj(timm_like.backbone(x)).flatten(2).transpose(1, 2)
+    torch.save(vit.state_dict(), tmp_path / "vit.pt")
+    vision = {"patch_size": 8, "width": 32, "layers": 2, "head_width": 16, "no_ln_pre": True}
+    text = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
+    clip = networks.build(ClipNetwork(open_clip="CLIP", embed_dim=8, vision=vision, text=text, stem=stem), 0, 32).eval()
+    said = networks.start_from(clip, str(tmp_path / "vit.pt"))
+    assert said.endswith("tensors from vit.pt")
+    pictures = torch.randn(3, 3, 32, 32)
+    for module in vit.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = 1e-5  # open_clip's
+    with torch.no_grad():
+        expected = vit.forward_features(pictures)[:, 0] @ clip.visual.proj
+        assert torch.allclose(clip.encode_image(pictures), expected, atol=1e-4)
+
+
 def test_a_clip_that_cannot_be_built():
     with pytest.raises(XbenchError, match=r"CLIPVisionCfg has no 'widht'; did you mean 'width'\?; mend \[network.vision\]"):
         networks.build(ClipNetwork(open_clip="CLIP", embed_dim=8, vision={"widht": 8}, text={}), 4, 16)

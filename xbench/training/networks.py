@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
+import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from xbench.errors import XbenchError, did_you_mean
+from xbench.modelview import Model
+from xbench.registry import registry
 from xbench.training import initial
 from xbench.training.recipes import ClipNetwork, Network
 
 Tokenize = Callable[[Sequence[str]], Tensor]
+FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 def build(table: Network, classes: int, size: int) -> nn.Module:
@@ -51,18 +57,34 @@ def text_encoder(clip: nn.Module, tokenize: Tokenize) -> Callable[[Sequence[str]
     return lambda sentences: encode(tokenize(list(sentences)).to(next(clip.parameters()).device))
 
 
-def start_from(network: nn.Module, file: str) -> str:
-    """Load what fits of a checkpoint: every tensor of the same name and shape. -> what was loaded, in words.
+def start_from(network: nn.Module, source: str) -> str:
+    """Load what fits: every tensor of the same name and shape. -> what was loaded, in words.
 
-    file: or ``mimetic``, which is no file; see initial.py.
+    source: a checkpoint file; a model that xbench knows, such as ``scenes/vit``; or ``mimetic``, see initial.py. A vision
+    transformer of timm fits the image tower of a CLIP.
 
     Raises:
-        XbenchError: the file cannot be read, holds more than tensors, or nothing fits.
+        XbenchError: the file cannot be read, holds more than tensors, the model is unknown, or nothing fits.
     """
-    if file == "mimetic":
+    if source == "mimetic":
         initial.mimetic(network)
         return "mimetic initialisation"
-    path, wanted = Path(file).expanduser(), network.state_dict()
+    given, name = (
+        (_read(Path(source).expanduser()), Path(source).name) if Path(source).suffix in FILES else (_state(source), source)
+    )
+    wanted = network.state_dict()
+    if "visual.class_embedding" in wanted and "cls_token" in given:
+        given = _as_tower(given)
+    fitting = {k: v for k, v in given.items() if isinstance(v, Tensor) and k in wanted and v.shape == wanted[k].shape}
+    if not fitting:
+        raise XbenchError(
+            f"{source} does not fit: no tensor has the name and shape of one of the network's; mend init in [network]"
+        )
+    network.load_state_dict(fitting, strict=False)
+    return f"{len(fitting)} of {len(wanted)} tensors from {name}"
+
+
+def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise XbenchError(f"checkpoint {path} is not there; mend init in [network]")
     try:
@@ -70,12 +92,41 @@ def start_from(network: nn.Module, file: str) -> str:
     except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         first = str(error).splitlines()[0]
         raise XbenchError(f"checkpoint {path} is damaged or holds more than tensors ({first}); save a state dict") from error
-    given = given.get("state_dict", given) if isinstance(given, Mapping) else {}
-    fitting = {k: v for k, v in given.items() if isinstance(v, Tensor) and k in wanted and v.shape == wanted[k].shape}
-    if not fitting:
-        raise XbenchError(f"checkpoint {path} does not fit: no tensor has the name and shape of one of the network's")
-    network.load_state_dict(fitting, strict=False)
-    return f"{len(fitting)} of {len(wanted)} tensors from {path.name}"
+    return cast(Mapping[str, Any], given.get("state_dict", given)) if isinstance(given, Mapping) else {}
+
+
+def _state(spec: str) -> Mapping[str, Any]:
+    model: Model = registry.bind("model", spec)()
+    return model.network.state_dict()
+
+
+TOWER = (  # timm's names -> open_clip's
+    (r"^cls_token$", "class_embedding"),
+    (r"^pos_embed$", "positional_embedding"),
+    (r"^patch_embed\.(backbone|proj)\.", r"conv1.\1."),
+    (r"^blocks\.(\d+)\.norm", r"transformer.resblocks.\1.ln_"),
+    (r"^blocks\.(\d+)\.attn\.qkv\.", r"transformer.resblocks.\1.attn.in_proj_"),
+    (r"^blocks\.(\d+)\.attn\.proj\.", r"transformer.resblocks.\1.attn.out_proj."),
+    (r"^blocks\.(\d+)\.mlp\.fc1\.", r"transformer.resblocks.\1.mlp.c_fc."),
+    (r"^blocks\.(\d+)\.mlp\.fc2\.", r"transformer.resblocks.\1.mlp.c_proj."),
+    (r"^norm\.", "ln_post."),
+)
+
+
+def _as_tower(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of timm's vision transformer by the names that they have in the image tower of open_clip's CLIP."""
+    found = {}
+    for name, tensor in given.items():
+        for old, new in TOWER:
+            name = re.sub(old, new, name)
+        found[f"visual.{name}"] = tensor.reshape(tensor.shape[-1:] if name == "class_embedding" else tensor.shape)
+    found["visual.positional_embedding"] = found["visual.positional_embedding"][0]
+    if not any(name.startswith("visual.conv1.backbone") for name in found):  # no stem: its convolution has no bias, so positions do
+        found["visual.conv1.weight"] = found.pop("visual.conv1.proj.weight")
+        positions = found["visual.positional_embedding"].clone()
+        positions[1:] += found.pop("visual.conv1.proj.bias")
+        found["visual.positional_embedding"] = positions
+    return found
 
 
 def _clip(table: ClipNetwork, size: int) -> nn.Module:
@@ -102,14 +153,14 @@ def _clip(table: ClipNetwork, size: int) -> nn.Module:
 
 
 def _stem(channels: int, width: int, patch: int) -> nn.Module:
-    """A convolution with stride 4 by its pooling, then patches of its places: what timm's hybrid transformers begin with."""
-    return nn.Sequential(
-        nn.Conv2d(3, channels, 7, 2, 3, bias=False),
-        nn.GroupNorm(min(32, channels), channels),
-        nn.ReLU(),
-        nn.MaxPool2d(3, 2, 1),
-        nn.Conv2d(channels, width, patch, patch),
-    )
+    """What timm's hybrid transformers begin with: a convolution of stride 4 by its pooling, then patches of its places."""
+    from timm.layers.norm_act import GroupNormAct
+    from timm.layers.std_conv import StdConv2dSame
+    from timm.models.resnetv2 import create_resnetv2_stem
+
+    norm = functools.partial(GroupNormAct, num_groups=min(32, channels))
+    backbone = create_resnetv2_stem(3, channels, "same", False, StdConv2dSame, norm)
+    return nn.Sequential(OrderedDict(backbone=backbone, proj=nn.Conv2d(channels, width, patch, patch)))
 
 
 def _open_clip() -> Any:

@@ -19,7 +19,7 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 class TimmNetwork(BaseModel):
     """A classifier of timm: its name, and any keyword arguments of ``timm.create_model``.
 
-    init: a checkpoint to start from (state dict, safetensors or PyTorch), or ``mimetic`` for a vision transformer (see initial.py).
+    init: what to start from: a checkpoint file (a state dict), a model that xbench knows, or ``mimetic`` for a vision transformer.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
