@@ -49,6 +49,7 @@ speed: setup ## Measure speed, as ratios within one run
 	$(BIN)/python benchmarks/cams.py
 	$(BIN)/python benchmarks/localization.py
 	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/scenes.py
 
 reference: setup ## Finish the run of the suite quick and publish it to results/quick, which is committed
 	$(BIN)/xbench publish quick --run results/runs/quick --out results/quick

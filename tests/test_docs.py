@@ -118,3 +118,18 @@ def test_links_between_pages_lead_somewhere():
             assert (DOCS / next(filter(None, target))).is_file(), target
         for name in re.findall(r"```\{toctree\}.*?\n\n(.*?)```", text, re.DOTALL):
             assert all((DOCS / f"{entry}.md").is_file() for entry in name.split())
+
+
+def test_the_networks_of_the_page_are_those_that_ship():
+    """Its figures are the cards'."""
+    from xbench.training import cards
+
+    folder = DOCS.parent / "models" / "weights"
+    lines = dict(re.findall(r"^\| `scenes/(\w+)` \|(.+)\|$", (DOCS / "scenes.md").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(lines) == {path.stem for path in folder.glob("*.json")}
+    for name, line in lines.items():
+        card = cards.read(folder / f"{name}.json")
+        assert f"{card.parameters:,}" in line
+        for test, figures in card.held_out.items():
+            for figure in figures.values():
+                assert f"{100 * figure.value:.1f} %" in line, (name, test)
