@@ -108,7 +108,8 @@ def noise(bits: Bits, size: int, cells: int) -> Floats:
     lattice = bits.bytes((cells + 1) ** 2).reshape(cells + 1, cells + 1).astype(np.float32) / np.float32(255)
     low, share = _lattice(size, cells)
     rows = lattice[low] + (lattice[low + 1] - lattice[low]) * share[:, None]
-    return rows[:, low] + (rows[:, low + 1] - rows[:, low]) * share
+    found: Floats = np.add(rows[:, low], (rows[:, low + 1] - rows[:, low]) * share)
+    return found
 
 
 def clouds(bits: Bits, size: int) -> Floats:
@@ -125,7 +126,8 @@ def ramp(size: int, angle: int) -> Floats:
 
 def wave(x: Floats) -> Floats:
     """A triangle wave of period 1, -1 .. 1."""
-    return np.float32(4) * np.abs(x - np.floor(x) - np.float32(0.5)) - np.float32(1)
+    centred = x - np.floor(x) - np.float32(0.5)
+    return np.float32(4) * np.maximum(centred, -centred) - np.float32(1)
 
 
 def background(bits: Bits, size: int) -> tuple[Floats, tuple[tuple[int, ...], tuple[int, ...]]]:

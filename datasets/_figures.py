@@ -88,12 +88,18 @@ def _star(u: Floats, v: Floats) -> Floats:
     return result
 
 
+def _diamond(u: Floats, v: Floats) -> Floats:
+    """A rhombus of width 1.2 and height 2."""
+    inside: Floats = np.subtract(np.float32(0.6) - np.maximum(u, -u), np.maximum(v, -v) * np.float32(0.6)) * np.float32(0.857)
+    return inside
+
+
 SHAPES: dict[str, Figure] = {
     "circle": disc(0, 0, 0.86),
     "ellipse": oval(0, 0, 1.0, 0.55),
     "triangle": polygon(3, 0.5, 64),
     "square": box(-0.76, -0.76, 0.76, 0.76),
-    "diamond": lambda u, v: (np.float32(0.6) - np.abs(u) - np.abs(v) * np.float32(0.6)) * np.float32(0.857),
+    "diamond": _diamond,
     "hexagon": polygon(6, 0.82, 0),
     "star": _star,
     "cross": union(box(-0.27, -0.92, 0.27, 0.92), box(-0.92, -0.27, 0.92, 0.27)),

@@ -19,7 +19,7 @@ from xbench.keys import digest
 
 from . import _worlds
 from ._birds import PARTS
-from ._vocabulary import BIRDS, SHAPES, class_list
+from ._vocabulary import BIRDS, SHAPES, Noun, class_list
 from ._worlds import Picture
 
 VERSION = 1  # of the pictures: raise it whenever a pixel, a mask or a word changes
@@ -33,7 +33,7 @@ class Scenes(Dataset):
     """Pictures number 0 to n - 1 of a split. Subclasses say what is drawn; ``options`` are part of the revision."""
 
     generated = True
-    nouns = SHAPES
+    nouns: tuple[Noun, ...] = SHAPES
 
     def __init__(self, kind: str, split: str, n: int, size: int, seed: int, **options: object) -> None:
         if split not in STARTS:
