@@ -61,10 +61,14 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, dict[str, A
         raise XbenchError("merge needs different run directories, and another --out than these")
     rows, manifest = read_all(folders)
     parts = [Store(folder).manifest() for folder in folders]
+    sizes = {dataset: size for part in parts for dataset, size in part["batch_size"].items()}
     for name in ("seed", "dtype", "batch_size"):
-        if len({repr(part.get(name)) for part in parts}) > 1:
+        # A run has the batch sizes of its own tracks only.
+        alike = {repr(part[name] if name != "batch_size" else sizes | part[name]) for part in parts}
+        if len(alike) > 1:
             found = ", ".join(f"{folder}: {part.get(name)}" for folder, part in zip(folders, parts, strict=True))
             raise XbenchError(f"these runs differ in {name} ({found}); run them alike, or keep them apart")
+    manifest["batch_size"] = sizes
     _join_shards(manifest, parts)
     store = Store(out)
     with store.lock():

@@ -84,7 +84,7 @@ def test_controls_lie_where_they_must(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = masses(f"scenes/{name}", "scenes(most=1)", ["oracle", "grad_cam", "random", "inverted(grad_cam)"])
     assert found["oracle"] == pytest.approx(1)
-    assert found["oracle"] > found["grad_cam"] > 2 * found["random"]
+    assert found["oracle"] > found["grad_cam"] > 1.5 * found["random"]
     assert found["grad_cam"] > found["inverted(grad_cam)"]
 
 

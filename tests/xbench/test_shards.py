@@ -85,6 +85,21 @@ def test_runs_of_different_methods_merge_too(suite, tmp_path):
     assert rest.computed == len(rest.rows) - len(rows)
 
 
+def test_runs_of_different_tracks_merge(suite, tmp_path):
+    specs = [track.dataset for track in suite.tracks]
+    assert len(set(specs)) > 1
+    folders = []
+    for i, spec in enumerate(specs):
+        chosen = Selection(methods=["tiny_cam"], datasets=[spec])
+        folders.append(workflow.run(suite, chosen, out=tmp_path / f"part{i}").folder)
+    rows, manifest = runs.merge(folders, tmp_path / "merged")
+    assert set(rows["dataset"]) == set(specs) == set(manifest["batch_size"])
+    other = Selection(methods=["tiny_cam"], datasets=specs[:1], batch_size=suite.batch_size + 1)
+    more = workflow.run(suite, other, out=tmp_path / "more").folder
+    with pytest.raises(XbenchError, match="these runs differ in batch_size"):
+        runs.merge([*folders, more], tmp_path / "never")
+
+
 def test_unequal_runs_do_not_merge(suite, tmp_path):
     one = workflow.run(suite, Selection(methods=["tiny_cam"]), out=tmp_path / "one")
     two = workflow.run(suite, Selection(methods=["tiny_cam"], seed=7), out=tmp_path / "two")
