@@ -95,23 +95,23 @@ def test_layer_grid_and_capabilities(view):
         assert model.attention_rows == (0,)
 
 
-@pytest.mark.parametrize("spec", CAMS)
-def test_class_activation_maps(view, batch, spec):
-    found = maps(view, batch, spec)
+def check(view, found):
+    """Maps of the model's grid, finite, neither all zero nor constant."""
     assert found.shape[1:] == NETWORKS[view.model.id][2]
     assert torch.isfinite(found).all()
     assert found.any()
     assert found.amin() < found.amax()
+
+
+@pytest.mark.parametrize("spec", CAMS)
+def test_class_activation_maps(view, batch, spec):
+    check(view, maps(view, batch, spec))
 
 
 @of(TOKENS)
 @pytest.mark.parametrize("spec", ATTENTION)
 def test_maps_of_attention(view, batch, spec):
-    found = maps(view, batch, spec)
-    assert found.shape[1:] == NETWORKS[view.model.id][2]
-    assert torch.isfinite(found).all()
-    assert found.any()
-    assert found.amin() < found.amax()
+    check(view, maps(view, batch, spec))
 
 
 @of(TOKENS)
