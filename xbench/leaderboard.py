@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from xbench import reductions, stats
-from xbench.stats import Estimate, Sample
+from xbench import panels, stats
+from xbench.panels import Column, Panel
+from xbench.stats import Estimate, Rank
 
 INTERRUPTED = "INCOMPLETE: the run was interrupted; start it again to continue"
-ARROWS = {"higher": "↑", "lower": "↓"}
 MARKS = {True: "†", False: "‡"}
 LEGEND = {
     "†": "does not beat every control of its own granularity (paired over items, 95 %)",
@@ -24,8 +22,8 @@ LEGEND = {
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A method against a control on the same items. gain: mean difference, oriented so that positive = the method is better.
+class Floor:
+    """A control that a method is compared with on the same items. gain: mean difference, positive = the method is better.
 
     same_grid: the control's maps are as coarse as the method's (or it has no granularity of its own).
     """
@@ -39,24 +37,6 @@ class Comparison:
         return self.gain.low > 0
 
 
-@dataclass(frozen=True)
-class Column:
-    """One metric on one dataset under one protocol."""
-
-    key: str
-    dataset: str
-    metric: str
-    direction: str
-    items: int
-    chance: str = ""
-    protocol: str = ""
-    reduce: str = "mean"
-
-    @property
-    def label(self) -> str:
-        return f"{self.metric.partition('(')[0]} {ARROWS[self.direction]}"
-
-
 @dataclass
 class Cell:
     """One method's figure in a column. rank: None for controls and wherever a value is missing or NaN."""
@@ -67,8 +47,8 @@ class Cell:
     constant: int = 0
     missing: int = 0
     reason: str = ""
-    rank: int | None = None
-    against: list[Comparison] = field(default_factory=list)
+    rank: Rank | None = None
+    against: list[Floor] = field(default_factory=list)
 
     @property
     def mark(self) -> str:
@@ -79,7 +59,10 @@ class Cell:
 
 @dataclass
 class Line:
-    """One method's row of the table. source: ``run``, or ``reference`` for the committed rows that a run is shown beside."""
+    """One method's row of the table. source: ``run``, or ``reference`` for the committed rows that a run is shown beside.
+
+    mean_rank: mean over the columns of its shared rank.
+    """
 
     method: str
     control: bool
@@ -89,6 +72,7 @@ class Line:
     backwards: float
     seconds: float
     mean_rank: float | None = None
+    mean_place: float | None = None
 
 
 @dataclass(frozen=True)
@@ -138,62 +122,82 @@ def build(
     rows = rows.assign(source="run")
     if reference is not None:
         other, about = reference
-        mine = set(zip(rows["model"], rows["protocol_key"], rows["method"], strict=True))
-        items = set(zip(rows["model"], rows["protocol_key"], rows["item"], strict=True))
-        theirs = zip(other["model"], other["protocol_key"], other["method"], other["item"], strict=True)
         # Of a method that the run lacks, and of the run's own items only: a limited run is compared on equal terms.
-        keep = [(model, key, method) not in mine and (model, key, item) in items for model, key, method, item in theirs]
-        if any(keep):
+        keep = _in(other, rows, ["model", "protocol_key", "item"]) & ~_in(other, rows, ["model", "protocol_key", "method"])
+        if keep.any():
             rows = pd.concat([rows, other[keep].assign(source="reference")], ignore_index=True)
         described["methods"] = {**about["methods"], **described["methods"]}
-    tables = [_table(str(model), group, described) for model, group in rows.groupby("model", sort=True)]
+    rows = rows.reset_index(drop=True)
+    found: dict[str, list[Panel]] = {}
+    for panel in panels.of_rows(rows, described["columns"]):
+        found.setdefault(panel.model, []).append(panel)
+    tables = [_table(model, some, rows, described["methods"]) for model, some in found.items()]
     notes = _notes(tables, manifest) + _unreadable(rows)
     return Leaderboard(manifest.get("title") or manifest.get("suite", ""), tables, notes)
 
 
-def _table(model: str, rows: pd.DataFrame, described: Mapping[str, Any]) -> Table:
-    columns = [
-        Column(
-            key,
-            about["dataset"],
-            about["metric"],
-            about["direction"],
-            0,
-            about["chance"],
-            about["protocol"],
-            about.get("reduce", "mean"),
-        )
-        for key, about in described["columns"].items()
-        if key in set(rows["protocol_key"])
-    ]
-    lines, values = [], {}
-    counts = rows.groupby("protocol_key")["item"].nunique()
-    columns = [dataclasses.replace(c, items=int(counts[c.key])) for c in columns]
-    groups = dict(iter(rows.groupby(["method", "protocol_key"], sort=False)))
-    for method in sorted(set(rows["method"])):
-        about = described["methods"].get(method, {})
-        own = rows[rows["method"] == method]
-        cells = []
-        for column in columns:
-            group = groups.get((method, column.key))
-            cells.append(_cell(group, column))
-            if group is not None:
-                values[method, column.key] = group.set_index("item")
-        known = own[own["status"].isin(["ok", "nan"])]
-        cost = {name: float(known[name].mean()) for name in ("forwards", "backwards", "seconds")}
-        lines.append(Line(method, bool(about.get("control")), str(own["source"].iloc[0]), cells, **cost))
-    lines, inapplicable = _applicable(lines)
-    floors = [m for m in (line.method for line in lines if line.control) if not described["methods"][m].get("ceiling")]
-    for i, column in enumerate(columns):
-        _rank([line for line in lines if not line.control], i, column)
+def _in(rows: pd.DataFrame, others: pd.DataFrame, columns: list[str]) -> pd.Series[bool]:
+    """Which rows have an equal among others, in some columns."""
+    known = pd.MultiIndex.from_frame(others[columns].drop_duplicates().astype(str))
+    return pd.Series(pd.MultiIndex.from_frame(rows[columns].astype(str)).isin(known), index=rows.index)
+
+
+def _table(model: str, found: list[Panel], rows: pd.DataFrame, described: Mapping[str, Mapping[str, Any]]) -> Table:
+    mine = rows[rows["model"] == model]
+    known = mine[mine["status"].isin(["ok", "nan"])]
+    costs = known.groupby("method", observed=True)[["forwards", "backwards", "seconds"]].mean()
+    sources = mine.groupby("method", observed=True)["source"].first()
+    lines = []
+    for method in sorted(set(mine["method"])):
+        cost = costs.loc[method] if method in costs.index else dict.fromkeys(costs.columns, math.nan)
+        control = bool(described.get(method, {}).get("control"))
+        spent = {str(name): float(cost[name]) for name in costs.columns}
+        lines.append(Line(method, control, str(sources[method]), [], **spent))
+    by_name = {line.method: line for line in lines}
+    for panel in found:
+        for method, cell in zip(panel.methods, _cells(panel, rows, described), strict=True):
+            by_name[method].cells.append(cell)
         for line in lines:
-            if not line.control and (line.method, column.key) in values:
-                line.cells[i].against = [c for floor in floors if (c := _against(values, line.method, floor, column, described))]
+            if line.method not in panel.methods:
+                line.cells.append(Cell(stats.NONE, missing=len(panel.items), reason="not run"))
+    lines, inapplicable = _applicable(lines)
     for line in lines:
-        found = [cell.rank for cell in line.cells if cell.rank is not None]
-        line.mean_rank = sum(found) / len(found) if found and not line.control else None
-    lines.sort(key=lambda line: (line.control, line.mean_rank if line.mean_rank is not None else math.inf, line.method))
-    return Table(model, columns, lines, _quality(rows), inapplicable)
+        ranks = [cell.rank for cell in line.cells if cell.rank is not None]
+        if ranks and not line.control:
+            line.mean_rank = sum(rank.shared for rank in ranks) / len(ranks)
+            line.mean_place = sum(rank.place for rank in ranks) / len(ranks)
+    lines.sort(key=lambda line: (line.control, line.mean_rank or math.inf, line.mean_place or math.inf, line.method))
+    return Table(model, [panel.column for panel in found], lines, _quality(mine), inapplicable)
+
+
+def _cells(panel: Panel, rows: pd.DataFrame, described: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
+    """A cell for each method of a panel."""
+    about = [described.get(method, {}) for method in panel.methods]
+    cells = [
+        Cell(
+            estimate,
+            nan=panel.count(m, "nan"),
+            not_applicable=panel.count(m, "not_applicable"),
+            constant=int((panel.constant[m] & panel.scores.known[m]).sum()),
+            missing=panel.count(m, "missing"),
+        )
+        for m, estimate in enumerate(panel.scores.estimates())
+    ]
+    for m, cell in enumerate(cells):
+        if cell.not_applicable or panel.count(m, "unreadable"):
+            reasons = rows["reason"].iloc[panel.rows[m][panel.rows[m] >= 0]].dropna().unique()
+            cell.reason = "; ".join(map(str, reasons))
+    methods = [m for m, its in enumerate(about) if not its.get("control")]
+    floors = [m for m, its in enumerate(about) if its.get("control") and not its.get("ceiling")]
+    ranked = [m for m in methods if cells[m].estimate.n and not cells[m].nan and not cells[m].missing]
+    for m, rank in zip(ranked, panel.scores.ranks(ranked), strict=True):
+        cells[m].rank = rank
+    pairs = [(m, floor) for m in methods for floor in floors]
+    for (m, floor), gain in zip(pairs, panel.scores.differences(pairs), strict=True):
+        if gain.n:
+            same = bool(about[floor].get("any_grid")) or panel.same_grid(m, floor)
+            cells[m].against.append(Floor(panel.methods[floor], gain, same))
+    return cells
 
 
 def _applicable(lines: list[Line]) -> tuple[list[Line], dict[str, list[str]]]:
@@ -206,54 +210,6 @@ def _applicable(lines: list[Line]) -> tuple[list[Line], dict[str, list[str]]]:
         else:
             kept.append(line)
     return kept, left_out
-
-
-def _cell(group: pd.DataFrame | None, column: Column) -> Cell:
-    if group is None:
-        return Cell(Estimate(math.nan, math.nan, math.nan, 0, 0), missing=column.items, reason="not run")
-    ok = group[group["status"] == "ok"]
-    reasons = group["reason"].dropna().unique()
-    return Cell(
-        stats.estimate(_sample(ok, column)),
-        nan=int((group["status"] == "nan").sum()),
-        not_applicable=int((group["status"] == "not_applicable").sum()),
-        constant=int(ok["constant"].fillna(False).astype(bool).sum()),
-        missing=column.items - len(group),
-        reason="; ".join(map(str, reasons)),
-    )
-
-
-def _rank(lines: Sequence[Line], i: int, column: Column) -> None:
-    fit = [line for line in lines if line.cells[i].estimate.n and not line.cells[i].nan and not line.cells[i].missing]
-    sign = 1 if column.direction == "higher" else -1
-    means = np.array([sign * line.cells[i].estimate.mean for line in fit])
-    for line, rank in zip(fit, stats.ranks(means), strict=True):
-        line.cells[i].rank = int(rank)
-
-
-def _against(
-    values: Mapping[tuple[str, str], pd.DataFrame], method: str, floor: str, column: Column, described: Mapping[str, Any]
-) -> Comparison | None:
-    if (floor, column.key) not in values:
-        return None
-    ours, theirs = (group[group["status"] == "ok"] for group in (values[method, column.key], values[floor, column.key]))
-    both = ours.index.intersection(theirs.index)
-    if both.empty:
-        return None
-    ours, theirs = ours.loc[both], theirs.loc[both]
-    better, worse = (ours, theirs) if column.direction == "higher" else (theirs, ours)
-    gain = stats.difference(_sample(better, column), _sample(worse, column))
-    same = bool(described["methods"][floor].get("any_grid")) or bool((ours["grid"] == theirs["grid"]).all())
-    return Comparison(floor, gain, same)
-
-
-def _sample(rows: pd.DataFrame, column: Column) -> Sample:
-    """What a column's figure is computed from; rows are all ok."""
-    if reductions.is_vector(column.reduce):
-        data = np.stack(rows["vector"].to_list()).astype(np.float64) if len(rows) else np.empty((0, 1))
-    else:
-        data = rows["value"].to_numpy(np.float64)[:, None]
-    return Sample(data, rows["cluster"].to_numpy(object), column.reduce, rows["target"].to_numpy())
 
 
 def _quality(rows: pd.DataFrame) -> list[Quality]:

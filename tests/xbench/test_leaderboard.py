@@ -86,8 +86,8 @@ def test_means_ranks_and_order(board, values):
     (table,) = board.tables
     assert [line.method for line in table.lines] == ["good", "weak", "noise", "pixels", "truth"]
     assert cell(board, "good", "up").estimate.mean == pytest.approx(values["good", "up"].mean())
-    assert (cell(board, "good", "up").rank, cell(board, "weak", "up").rank) == (1, 2)
-    assert (cell(board, "good", "down").rank, cell(board, "weak", "down").rank) == (1, 2)
+    assert (cell(board, "good", "up").rank.shared, cell(board, "weak", "up").rank.shared) == (1, 2)
+    assert (cell(board, "good", "down").rank.place, cell(board, "weak", "down").rank.place) == (1, 2)
     assert cell(board, "noise", "up").rank is None
     assert cell(board, "good", "up").estimate.clusters == 20
 
@@ -109,7 +109,7 @@ def test_nan_is_counted_noted_and_not_ranked(values):
     values["good", "up"] = np.where(np.arange(40) < 3, np.nan, values["good", "up"])
     board = leaderboard.build(rows(values), MANIFEST)
     assert (cell(board, "good", "up").nan, cell(board, "good", "up").rank) == (3, None)
-    assert cell(board, "weak", "up").rank == 1
+    assert cell(board, "weak", "up").rank.shared == 1
     assert any("good on d" in note and "NaN on 3 of 40" in note for note in board.notes)
 
 
@@ -147,7 +147,7 @@ def test_a_limited_run_is_compared_with_the_reference_on_its_own_items(values):
     board = leaderboard.build(mine, MANIFEST, (rows(values), MANIFEST))
     assert {c.items for c in board.tables[0].columns} == {10}
     assert cell(board, "good", "up").estimate.n == 10
-    assert cell(board, "weak", "up").rank == 2
+    assert cell(board, "weak", "up").rank.shared == 2
     assert not any("only" in note for note in board.notes)
 
 

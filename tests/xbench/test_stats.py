@@ -1,40 +1,92 @@
+"""Intervals, tests and ranks against scipy's, against plain loops, and on data whose truth is known."""
+
+import itertools
+
 import numpy as np
 import pytest
+import scipy.stats
 
 from xbench import stats
-
-
-def estimate(values, clusters):
-    return stats.estimate(stats.Sample(values[:, None], clusters))
-
-
-def difference(a, b, clusters):
-    both = np.isfinite(a) & np.isfinite(b)
-    return stats.difference(stats.Sample(a[both, None], clusters[both]), stats.Sample(b[both, None], clusters[both]))
+from xbench.stats import Scores
 
 
 def names(n):
-    return np.array([f"c{i}" for i in range(n)], dtype=object)
+    return np.array([f"c{i:04}" for i in range(n)], dtype=object)
 
 
-def test_interval_against_a_plain_bootstrap():
-    generator = np.random.default_rng(0)
-    values, clusters = generator.normal(2, 1, 60), np.repeat(names(20), 3)
-    found = estimate(values, clusters)
-    means = []
-    for _ in range(4000):
-        drawn = generator.integers(0, 20, 20)
-        means.append(np.concatenate([values[3 * c : 3 * c + 3] for c in drawn]).mean())
+def scores(*values, clusters=None, **more):
+    data = np.stack([np.atleast_2d(v).T if np.ndim(v) == 1 else np.asarray(v) for v in values]).astype(float)
+    known = np.isfinite(data).all(axis=2)
+    return Scores(np.nan_to_num(data), known, names(data.shape[1]) if clusters is None else clusters, **more)
+
+
+def estimate(values, clusters=None, **more):
+    return scores(values, clusters=clusters, **more).estimates()[0]
+
+
+def difference(a, b, clusters=None, **more):
+    return scores(a, b, clusters=clusters, **more).differences([(0, 1)])[0]
+
+
+def flat(estimates):
+    return [number for e in estimates for number in (e.mean, e.low, e.high, e.n, e.clusters)]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def level(clusters):
+    """The level at which Efron's interval is as wide as one that allows for few clusters."""
+    return 2 * scipy.stats.norm.cdf(scipy.stats.t.ppf(0.975, clusters - 1) * np.sqrt(clusters / (clusters - 1))) - 1
+
+
+def test_interval_against_scipys_bca(rng):
+    values = rng.beta(0.5, 2, 80)
+    found = estimate(values)
+    theirs = scipy.stats.bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", confidence_level=level(80), rng=1)
     assert found.mean == pytest.approx(values.mean())
-    assert (found.low, found.high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.03)
-    assert (found.n, found.clusters) == (60, 20)
+    assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval), abs=0.006)
+    plain = scipy.stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    assert found.low > plain.low
+    assert found.high > plain.high
+    assert (found.n, found.clusters) == (80, 80)
 
 
-def test_clusters_widen_the_interval_of_items_that_go_together():
-    repeated = np.repeat(np.random.default_rng(0).normal(0, 1, 25), 8)
-    apart = estimate(repeated, names(200))
-    together = estimate(repeated, np.repeat(names(25), 8))
+def test_clustered_interval_against_scipys_bca_of_whole_clusters(rng):
+    sizes = rng.integers(1, 6, 60)
+    clusters = np.repeat(names(60), sizes)
+    values = rng.beta(0.4, 2, 60).repeat(sizes) + rng.normal(0, 0.1, sizes.sum())
+    found = estimate(values, clusters)
+    sums = np.array([values[clusters == c].sum() for c in names(60)])
+    ratio = lambda s, n, axis: s.sum(axis) / n.sum(axis)  # noqa: E731
+    theirs = scipy.stats.bootstrap(
+        (sums, sizes), ratio, paired=True, n_resamples=20_000, method="BCa", confidence_level=level(60), rng=1, vectorized=True
+    )
+    assert found.mean == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval), abs=0.01)
+    assert (found.n, found.clusters) == (sizes.sum(), 60)
+
+
+def test_leaving_out_groups_of_clusters_measures_the_same_as_each_in_turn(rng, monkeypatch):
+    values = rng.exponential(1, 1000)
+    each = scores(values)
+    monkeypatch.setattr(stats, "MOST_GROUPS", 1000)
+    every = each.draws(np.array([0]), each.known[0])
+    assert every.errors()[0] == pytest.approx(values.std(ddof=1) / np.sqrt(1000))
+    exact = every.estimates()[0]
+    monkeypatch.setattr(stats, "MOST_GROUPS", 200)
+    groups = each.draws(np.array([0]), each.known[0]).estimates()[0]
+    assert (groups.low, groups.high) == pytest.approx((exact.low, exact.high), abs=0.1 * (exact.high - exact.low))
+
+
+def test_clusters_widen_the_interval_of_items_that_go_together(rng):
+    repeated = np.repeat(rng.normal(0, 1, 25), 8)
+    apart, together = estimate(repeated), estimate(repeated, np.repeat(names(25), 8))
     assert together.high - together.low > 2 * (apart.high - apart.low)
+    assert together.approximate
+    assert not apart.approximate
 
 
 def test_unequal_clusters_weigh_by_their_items():
@@ -42,54 +94,194 @@ def test_unequal_clusters_weigh_by_their_items():
     assert found.mean == 0.75
 
 
-def test_coverage_on_normal_data():
-    generator = np.random.default_rng(1)
-    hits = sum((e := estimate(generator.normal(0, 1, 100), names(100))).low <= 0 <= e.high for _ in range(400))
-    assert 0.91 <= hits / 400 <= 0.98
+def test_one_cluster_has_no_interval():
+    found = estimate(np.array([0.2, 0.4]), np.array(["a", "a"]))
+    assert found.mean == pytest.approx(0.3)
+    assert np.isnan([found.low, found.high]).all()
+    assert found.clusters == 1
+    assert estimate(np.array([np.nan])).n == 0
 
 
-def test_differences_pair():
-    found = difference(np.array([1.0, 2]), np.array([0.0, 0]), names(2))
-    assert (found.mean, found.low, found.high, found.n) == (1.5, 1.0, 2.0, 2)
-    assert difference(np.empty(0), np.empty(0), names(0)).n == 0
+def test_no_spread_no_width():
+    found = estimate(np.full(30, 0.7))
+    assert (found.low, found.high) == pytest.approx((0.7, 0.7))
 
 
-def test_one_threshold_for_all_is_chosen_anew_in_each_resample():
-    """Against a plain bootstrap of the whole figure, and against the mutant that picks each item's own threshold."""
-    generator = np.random.default_rng(3)
-    hits = (generator.random((40, 6)) < np.linspace(0.2, 0.6, 6)).astype(float)
-    clusters = np.repeat(names(20), 2)
-    found = stats.estimate(stats.Sample(hits, clusters, "best(2)"))
-    plain = lambda rows: (rows[:, :3].mean(axis=0).max() + rows[:, 3:].mean(axis=0).max()) / 2  # noqa: E731
-    drawn = [plain(np.concatenate([hits[2 * c : 2 * c + 2] for c in generator.integers(0, 20, 20)])) for _ in range(4000)]
-    assert found.mean == pytest.approx(plain(hits))
-    assert (found.low, found.high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.02)
+@pytest.mark.parametrize("clustered", [False, True])
+def test_coverage_on_bounded_skewed_data(rng, clustered):
+    """benchmarks/intervals.py measures it in full; this guards against a blunder."""
+    hits = 0
+    for _ in range(300):
+        values = rng.beta(0.5, 2, 100)
+        size = 3 if clustered else 1
+        repeated = (values[:, None] * rng.uniform(0.5, 1.5, (100, size))).ravel()
+        found = estimate(repeated, np.repeat(names(100), size))
+        hits += found.low <= 0.2 <= found.high
+    assert 0.91 <= hits / 300 <= 0.985
+
+
+def test_differences_pair_and_are_oriented(rng):
+    found = difference(np.array([1.0, 2]), np.array([0.0, 0]))
+    assert (found.mean, found.n) == (1.5, 2)
+    assert difference(np.array([1.0, 2]), np.array([0.0, 0]), higher=False).mean == -1.5
+    assert difference(np.array([1.0, np.nan]), np.array([np.nan, 0.0])).n == 0
+    shared = rng.normal(0, 5, 50)
+    a, b = shared + 0.5 + rng.normal(0, 0.1, 50), shared
+    assert difference(a, b).low > 0.4  # what items share cancels
+    assert estimate(a).low < estimate(b).high
+
+
+def test_a_pair_counts_only_where_both_have_a_value(rng):
+    a, b = rng.random(40), rng.random(40)
+    holes = a.copy()
+    holes[::4] = np.nan
+    found = difference(holes, b)
+    assert found == difference(a[np.isfinite(holes)], b[np.isfinite(holes)])
+    assert found.n == 30
+
+
+def test_all_at_once_equals_one_by_one(rng):
+    """Methods that lack different items are taken in groups; nothing may leak between them."""
+    values = rng.random((5, 40, 3))
+    values[1, :7] = np.nan
+    values[3, 30:] = np.nan
+    together = scores(*values, reduce="best")
+    alone = [scores(v, reduce="best").estimates()[0] for v in values]
+    assert flat(together.estimates()) == pytest.approx(flat(alone))
+    pairs = [(0, 1), (2, 4), (3, 1), (4, 0)]
+    one_by_one = [scores(values[a], values[b], reduce="best").differences([(0, 1)])[0] for a, b in pairs]
+    assert flat(together.differences(pairs)) == pytest.approx(flat(one_by_one))
+
+
+def test_small_blocks_change_nothing(rng, monkeypatch):
+    values = scores(*rng.random((4, 60, 5)), clusters=np.repeat(names(20), 3), reduce="best(5)")
+    before = flat([*values.estimates(), values.compare(0, 1).difference]), values.compare(0, 1).sign_flip, values.ranks([0, 1, 2])
+    monkeypatch.setattr(stats, "MOST_NUMBERS", 3000)
+    after = flat([*values.estimates(), values.compare(0, 1).difference]), values.compare(0, 1).sign_flip, values.ranks([0, 1, 2])
+    assert after[0] == pytest.approx(before[0])
+    assert after[1:] == before[1:]
+
+
+def test_one_threshold_for_all_is_chosen_anew_in_each_resample(rng):
+    """Against scipy's interval of the whole figure, and against the mutant that picks each item's own threshold."""
+    hits = (rng.random((40, 6)) < np.linspace(0.2, 0.6, 6)).astype(float)
+    found = scores(hits, reduce="best(2)").estimates()[0]
+    figure = lambda rows: (rows[:, :3].mean(axis=0).max() + rows[:, 3:].mean(axis=0).max()) / 2  # noqa: E731
+    drawn = np.array([figure(hits[rng.integers(0, 40, 40)]) for _ in range(6000)])
+    z = scipy.stats.norm.ppf([(1 - level(40)) / 2, (1 + level(40)) / 2])
+    bias = scipy.stats.norm.ppf((drawn < figure(hits)).mean() / 2 + (drawn <= figure(hits)).mean() / 2)
+    left = np.array([figure(np.delete(hits, i, axis=0)) for i in range(40)])
+    away = left.mean() - left
+    bend = (away**3).sum() / (6 * (away**2).sum() ** 1.5)
+    levels = scipy.stats.norm.cdf(bias + (bias + z) / (1 - bend * (bias + z)))
+    assert found.mean == pytest.approx(figure(hits))
+    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, levels), abs=0.02)
     per_item = (hits[:, :3].max(axis=1) + hits[:, 3:].max(axis=1)).mean() / 2
     assert per_item > found.high
 
 
 def test_classes_count_the_same_however_many_items_they_have():
-    values = np.array([1.0, 1, 1, 0])[:, None]
-    sample = stats.Sample(values, names(4), "class_mean", np.array([7, 7, 7, 9]))
-    assert stats.estimate(sample).mean == 0.5
-    assert stats.estimate(sample).low >= 0  # resamples without a class do not count it
+    values, classes = np.array([1.0, 1, 1, 0]), np.array([7, 7, 7, 9])
+    found = estimate(values, reduce="class_mean", classes=classes)
+    assert found.mean == 0.5
+    assert found.low >= 0  # resamples without a class do not count it
 
 
-def test_differences_of_figures_that_are_not_means():
-    generator = np.random.default_rng(4)
-    a, b = generator.random((30, 5)), generator.random((30, 5)) * 0.5
-    found = stats.difference(stats.Sample(a, names(30), "best"), stats.Sample(b, names(30), "best"))
-    assert found.mean == pytest.approx(a.mean(axis=0).max() - b.mean(axis=0).max())
-    assert found.low > 0
+def test_class_mean_against_a_plain_bootstrap(rng):
+    classes = rng.integers(0, 4, 60)
+    a, b = rng.random(60), rng.random(60) + 0.1 * classes
+    both = scores(a, b, reduce="class_mean", classes=classes)
+    figure = lambda v, c: np.mean([v[c == k].mean() for k in np.unique(c)])  # noqa: E731
+    assert [e.mean for e in both.estimates()] == pytest.approx([figure(a, classes), figure(b, classes)])
+    drawn = [figure((b - a)[i], classes[i]) for i in rng.integers(0, 60, (4000, 60))]
+    assert both.gains(1, 0).resampled.std() == pytest.approx(np.std(drawn), rel=0.06)
+    left = [figure(np.delete(b, i), np.delete(classes, i)) for i in range(60)]
+    assert both.draws(np.array([1]), both.known[1]).left_out[:, 0] == pytest.approx(np.array(left))
 
 
-def test_pairing_removes_what_items_share():
-    generator = np.random.default_rng(2)
-    shared = generator.normal(0, 5, 50)
-    a, b = shared + 0.5 + generator.normal(0, 0.1, 50), shared
-    assert difference(a, b, names(50)).low > 0.4
-    assert estimate(a, names(50)).low < estimate(b, names(50)).high
+def test_sign_flip_against_scipys_permutation_test(rng):
+    a = rng.normal(0.15, 0.5, 9)
+    b = np.zeros(9)
+    exact = scores(a, b).compare(0, 1).sign_flip
+    flips = [abs(np.mean(a * s)) for s in itertools.product((-1, 1), repeat=9)]
+    assert exact == pytest.approx(np.mean(np.array(flips) >= abs(a.mean()) - 1e-12))
+    a, b = rng.normal(0.08, 0.4, 60), rng.normal(0, 0.4, 60)
+    theirs = scipy.stats.permutation_test((a, b), lambda x, y, axis: (x - y).mean(axis), permutation_type="samples", rng=1)
+    assert scores(a, b).compare(0, 1).sign_flip == pytest.approx(theirs.pvalue, abs=0.02)
 
 
-def test_ranks_share_places():
-    assert stats.ranks(np.array([0.1, 0.9, 0.5, 0.9])).tolist() == [4, 1, 3, 1]
+def test_sign_flip_swaps_whole_clusters(rng):
+    gains = np.repeat(rng.normal(0.3, 1, 10), 20)
+    clusters = np.repeat(names(10), 20)
+    apart = scores(gains, np.zeros(200)).compare(0, 1)
+    together = scores(gains, np.zeros(200), clusters=clusters).compare(0, 1)
+    single = scores(gains[::20], np.zeros(10)).compare(0, 1)
+    assert together.sign_flip == pytest.approx(single.sign_flip)
+    assert together.wilcoxon == pytest.approx(single.wilcoxon)
+    assert apart.sign_flip < together.sign_flip / 5
+
+
+def test_compare_says_who_wins_how_often(rng):
+    a, b = np.array([0.3, 0.5, 0.5, 0.9]), np.array([0.1, 0.5, 0.6, 0.2])
+    assert scores(a, b).compare(0, 1).superiority.mean == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+    assert scores(a, b, higher=False).compare(0, 1).superiority.mean == pytest.approx((0 + 0.5 + 1 + 0) / 4)
+    a, b = rng.normal(0.1, 1, 40), np.zeros(40)
+    assert scores(a, b).compare(0, 1).wilcoxon == pytest.approx(scipy.stats.wilcoxon(a).pvalue)
+    alike = scores(a, a).compare(0, 1)
+    assert (alike.wilcoxon, alike.sign_flip, alike.superiority.mean) == (1, 1, 0.5)
+
+
+def test_comparison_of_figures_that_are_not_means(rng):
+    a, b = rng.random((30, 5)), rng.random((30, 5)) * 0.5
+    found = scores(a, b, reduce="best").compare(0, 1)
+    assert found.difference.mean == pytest.approx(a.mean(axis=0).max() - b.mean(axis=0).max())
+    assert found.difference.low > 0
+    assert found.sign_flip < 0.01
+    assert np.isnan([found.superiority.mean, found.wilcoxon]).all()
+    assert scores(a, a[:, ::-1], reduce="best").compare(0, 1).sign_flip == 1
+
+
+def test_methods_that_cannot_be_told_apart_share_a_rank(rng):
+    base = rng.random(60)
+    near = [base + rng.normal(0, 0.2, 60) for _ in range(3)]
+    found = scores(base + 1, *near, base - 1).ranks(range(5))
+    assert [r.shared for r in found] == [1, 2, 2, 2, 5]
+    assert sorted(r.place for r in found) == [1, 2, 3, 4, 5]
+    assert found[0].low == found[0].high == 1
+    assert found[1].low >= 2
+    assert found[1].high <= 4
+    assert [r.shared for r in scores(base + 1, *near, base - 1, higher=False).ranks(range(5))] == [5, 2, 2, 2, 1]
+
+
+def test_equal_methods_are_told_apart_in_five_percent_of_tables(rng):
+    wrong = sum(any(r.shared > 1 for r in scores(*rng.normal(0, 1, (6, 80))).ranks(range(6))) for _ in range(200))
+    assert wrong <= 22  # 10 expected, 3.9 standard deviations
+
+
+def test_ranks_without_spread():
+    flat = np.full(20, 0.5)
+    assert [r.shared for r in scores(flat, flat + 0.1, flat + 0.1).ranks([0, 1, 2])] == [3, 1, 1]
+    assert [r.shared for r in scores(*np.eye(2)[:, :1]).ranks([0, 1])] == [1, 1]  # one item tells nothing
+    assert scores(flat).ranks([]) == []
+
+
+def test_one_sided_p_values(rng):
+    """Right on average where t is wrong: t is too sure of a loss in data with a long tail below."""
+    normal = rng.normal(-0.2, 1, 40)
+    theirs = scipy.stats.ttest_1samp(normal, 0, alternative="less").pvalue
+    skewness = scipy.stats.skew(normal)
+    assert scores(normal, np.zeros(40)).gains(0, 1).worse()[0] == pytest.approx(theirs, rel=0.3 + abs(skewness))
+    alarms, plain = 0, 0
+    for _ in range(1500):
+        sample = 1 - rng.exponential(1, 40)
+        alarms += scores(sample, np.zeros(40)).gains(0, 1).worse()[0] < 0.05
+        plain += scipy.stats.ttest_1samp(sample, 0, alternative="greater").pvalue < 0.05
+    assert 0.03 < alarms / 1500 < 0.075
+    assert scores(np.full(9, -1.0), np.zeros(9)).gains(0, 1).worse()[0] == 0
+    assert scores(np.zeros(9), np.zeros(9)).gains(0, 1).worse()[0] == 1
+
+
+def test_holm():
+    assert stats.holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])  # Holm (1979), by hand
+    assert stats.holm([0.5, np.nan, 0.9])[[0, 2]].tolist() == [1, 1]
+    assert stats.holm([]).tolist() == []

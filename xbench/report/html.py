@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from xbench import leaderboard, reductions
 from xbench.leaderboard import Leaderboard
+from xbench.panels import Column
 from xbench.report import pictures, tables
 
 CURVES_SHOWN = 8  # methods per curve plot
@@ -74,7 +75,7 @@ def _curves(table: leaderboard.Table, rows: pd.DataFrame) -> list[Markup]:
     return plots
 
 
-def _line(mean: NDArray[Any], column: leaderboard.Column) -> tuple[NDArray[Any], NDArray[Any]]:
+def _line(mean: NDArray[Any], column: Column) -> tuple[NDArray[Any], NDArray[Any]]:
     """(x, y) of a mean vector: a curve over pixels, a score over thresholds (its groups averaged), or precision over recall."""
     if column.reduce == "average_precision":
         return reductions.precision_recall(mean)
@@ -84,7 +85,7 @@ def _line(mean: NDArray[Any], column: leaderboard.Column) -> tuple[NDArray[Any],
     return np.linspace(0, 1, len(mean)), mean
 
 
-def _axes(column: leaderboard.Column) -> tuple[str, str]:
+def _axes(column: Column) -> tuple[str, str]:
     if column.reduce == "average_precision":
         return "recall", "precision, pixels of all pictures pooled"
     if reductions.is_vector(column.reduce):

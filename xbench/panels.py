@@ -1,0 +1,112 @@
+"""Rows -> panels: what every method scored on every item of one column, as arrays. The door from rows to statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from xbench import reductions
+from xbench.stats import Mask, Scores
+
+ARROWS = {"higher": "↑", "lower": "↓"}
+STATUSES = ("missing", "ok", "nan", "not_applicable", "unreadable")  # codes of Panel.status
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric on one dataset under one protocol. group: ``ground_truth`` or ``faithfulness``."""
+
+    key: str
+    dataset: str
+    metric: str
+    direction: str
+    items: int
+    chance: str = ""
+    protocol: str = ""
+    reduce: str = "mean"
+    group: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.metric.partition('(')[0]} {ARROWS[self.direction]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """M methods by N items. status: ``[M, N]`` index into STATUSES. rows: ``[M, N]`` place in the frame, -1 where there is none."""
+
+    model: str
+    column: Column
+    methods: list[str]
+    items: list[str]
+    targets: NDArray[np.int64]
+    scores: Scores
+    status: NDArray[np.int8]
+    rows: NDArray[np.int64]
+    constant: Mask
+    grids: NDArray[np.int64]
+
+    def count(self, method: int, status: str) -> int:
+        """How many items have a status."""
+        return int((self.status[method] == STATUSES.index(status)).sum())
+
+    def same_grid(self, a: int, b: int) -> bool:
+        """Whether the maps of two methods are equally coarse on all items that both have."""
+        both = self.scores.known[a] & self.scores.known[b]
+        return bool((self.grids[a] == self.grids[b])[both].all())
+
+
+def of_rows(rows: pd.DataFrame, columns: Mapping[str, Mapping[str, Any]]) -> Iterator[Panel]:
+    """A panel for each model and column of some rows: models by name, columns in the order of ``columns``, a manifest's."""
+    rows = rows.reset_index(drop=True)
+    groups = rows.groupby(["model", "protocol_key"], sort=False, observed=True).indices
+    for model in sorted(set(rows["model"])):
+        for key, about in columns.items():
+            places = groups.get((model, key))
+            if places is not None:
+                yield _panel(model, rows.iloc[places], np.asarray(places), key, about)
+
+
+def _panel(model: str, rows: pd.DataFrame, places: NDArray[np.intp], key: str, about: Mapping[str, Any]) -> Panel:
+    of_method, methods = _coded(rows["method"])
+    of_item, items = _coded(rows["item"])
+    at, shape = (of_method, of_item), (len(methods), len(items))
+    where = np.full(shape, -1)
+    where[at] = places
+    status = np.zeros(shape, np.int8)
+    status[at] = rows["status"].map({name: code for code, name in enumerate(STATUSES)}).to_numpy(np.int8)
+    first = np.zeros(len(items), np.intp)
+    first[of_item[::-1]] = np.arange(len(rows))[::-1]
+    reduce = about.get("reduce", "mean")
+    known = status == STATUSES.index("ok")
+    data = np.zeros((*shape, 1))
+    if reductions.is_vector(reduce):
+        ok = known[at]
+        vectors = np.stack(rows["vector"][ok].to_list()) if ok.any() else np.zeros((0, 1))
+        data = np.zeros((*shape, vectors.shape[1]))
+        data[of_method[ok], of_item[ok]] = vectors
+    else:
+        data[(*at, 0)] = np.nan_to_num(rows["value"].to_numpy(np.float64))
+    targets = rows["target"].to_numpy(np.float64, na_value=-1)[first].astype(np.int64)
+    clusters = _coded(rows["cluster"])[0][first]
+    classes = targets if reduce == "class_mean" else None
+    names = ("dataset", "metric", "direction", "chance", "protocol")
+    column = Column(key, items=len(items), reduce=reduce, group=about.get("group", ""), **{name: about[name] for name in names})
+    constant = np.zeros(shape, bool)
+    constant[at] = rows["constant"].fillna(False).to_numpy(bool)
+    grids = np.full(shape, -1)
+    grids[at] = rows["grid"].astype("category").cat.codes
+    scores = Scores(data, known, clusters, reduce, column.direction == "higher", classes)
+    return Panel(model, column, methods, items, targets, scores, status, where, constant, grids)
+
+
+def _coded(names: pd.Series[str]) -> tuple[NDArray[np.intp], list[str]]:
+    """(the place of each name in the sorted list of those that occur, this list)."""
+    categories = names.astype("category").cat.remove_unused_categories()
+    found = sorted(map(str, categories.cat.categories))
+    return np.asarray(categories.cat.set_categories(found).cat.codes, dtype=np.intp), found
