@@ -1,8 +1,9 @@
-"""The three keys of a row, and the digests that they are made of.
+"""The two keys of a row, and the digests that they are made of.
 
 cache_key     everything that can change a value: rows are reused only when it is equal
 protocol_key  what makes numbers comparable: a column of a table has exactly one
-pair_key      which rows of two runs belong together (derived from columns on demand, never stored)
+
+Rows of two runs belong together where protocol_key, method and item are equal: see pairing.py.
 """
 
 from __future__ import annotations
@@ -136,8 +137,3 @@ def protocol_key(dataset: BoundDataset, revision: str, target: str, only: str, v
     info = metric.info
     described = [metric.plugin.id, info.version, metric.all_params, info.frame]
     return digest([dataset.plugin.id, revision], target, only, view, described, dtype)
-
-
-def pair_key(row: Mapping[str, object]) -> str:
-    """Which rows of two runs belong together: sample and target policy, metric, method; not the model, not the code."""
-    return digest(*(str(row[c]) for c in ("dataset", "item", "target_policy", "metric", "method")))

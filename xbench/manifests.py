@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,18 +130,21 @@ def _stamp(path: Path) -> list[Any]:
         return [-1, 0, ""]
 
 
-def inputs_unchanged(manifest: dict[str, Any]) -> bool:
-    """Whether every input is as it was: same size and time, or else same bytes; same library versions."""
+def changed_input(manifest: Mapping[str, Any]) -> str:
+    """An input that is not as it was (same size and time, or else same bytes; same library versions); empty if there is none."""
     for name, (size, modified, sha256) in manifest["inputs"].items():
         path = Path(name)
-        if not path.is_file() or path.stat().st_size != size:
-            return False
-        if path.stat().st_mtime_ns != modified and keys.file_digest(path) != sha256:
-            return False
-    try:
-        return all(keys.version(name) == version for name, version in manifest["libraries"].items())
-    except importlib.metadata.PackageNotFoundError:
-        return False
+        if not path.is_file():
+            return f"{name} is gone"
+        if path.stat().st_size != size or (path.stat().st_mtime_ns != modified and keys.file_digest(path) != sha256):
+            return f"{name} has changed"
+    for name, version in manifest["libraries"].items():
+        try:
+            if (now := keys.version(name)) != version:
+                return f"{name} is {now}, not {version}"
+        except importlib.metadata.PackageNotFoundError:
+            return f"{name} is not installed"
+    return ""
 
 
 def selected(rows: pd.DataFrame, manifest: dict[str, Any]) -> pd.DataFrame:

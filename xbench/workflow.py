@@ -93,7 +93,7 @@ def run(
         if fresh:
             store.clear()
         manifest = store.manifest()
-        if manifest.get("complete") and manifest.get("request") == request and manifests.inputs_unchanged(manifest):
+        if manifest.get("complete") and manifest.get("request") == request and not manifests.changed_input(manifest):
             return Outcome(store.folder, manifests.selected(store.rows(), manifest), manifest, 0)
         loaded = [registry.load(plugin) for plugin in plugins]
         plan = suite.plan(chosen, selection, registry)

@@ -55,11 +55,5 @@ def test_protocol_key_tells_protocols_apart():
     assert len(found) == 1 + len(variants)
 
 
-def test_pair_key_ignores_model_and_code():
-    row = {"dataset": "d", "item": "i", "target_policy": "label", "metric": "m", "method": "a", "model": "x", "cache_key": "1"}
-    assert keys.pair_key(row) == keys.pair_key({**row, "model": "y", "cache_key": "2"})
-    assert keys.pair_key(row) != keys.pair_key({**row, "item": "j"})
-
-
 def test_the_rule_modules_exist():
     assert all(path.is_file() for path in keys.rule_files())

@@ -89,15 +89,15 @@ def test_a_finished_run_answers_without_loading_anything(done, tiny_suite, monke
 
 def test_a_changed_input_is_noticed(done, tiny_suite, monkeypatch):
     manifest = json.loads((done.folder / "manifest.json").read_text())
-    assert manifests.inputs_unchanged(manifest)
+    assert not manifests.changed_input(manifest)
     path = next(iter(manifest["inputs"]))
     size, modified, sha256 = manifest["inputs"][path]
     touched = manifest["inputs"] | {path: [size, modified + 1, sha256]}
-    assert manifests.inputs_unchanged(manifest | {"inputs": touched})  # another time, the same bytes
+    assert not manifests.changed_input(manifest | {"inputs": touched})  # another time, the same bytes
     for changed in ([size + 1, modified, sha256], [size, modified + 1, "0" * 64]):
-        assert not manifests.inputs_unchanged(manifest | {"inputs": manifest["inputs"] | {path: changed}})
-    assert not manifests.inputs_unchanged(manifest | {"libraries": {"torch": "0.1"}})
-    assert not manifests.inputs_unchanged(manifest | {"libraries": {"no_such_library": "1"}})
+        assert manifests.changed_input(manifest | {"inputs": manifest["inputs"] | {path: changed}})
+    assert manifests.changed_input(manifest | {"libraries": {"torch": "0.1"}})
+    assert manifests.changed_input(manifest | {"libraries": {"no_such_library": "1"}})
 
 
 @pytest.mark.parametrize(
@@ -425,5 +425,5 @@ def test_a_file_that_is_gone_does_not_stop_a_run(tiny_suite, tmp_path, monkeypat
     pictures = registry.get("dataset", "tiny_pictures").make.__globals__["Pictures"]
     monkeypatch.setattr(pictures, "files", (tmp_path / "gone.jpg",))
     done = workflow.run(tiny_suite, Selection(methods=["tiny_cam"]), out=tmp_path / "run")
-    assert not manifests.inputs_unchanged(done.manifest)
+    assert manifests.changed_input(done.manifest)
     assert workflow.run(tiny_suite, Selection(methods=["tiny_cam"]), out=tmp_path / "run").computed == 0

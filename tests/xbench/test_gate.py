@@ -1,0 +1,208 @@
+"""Verdicts of the gate on scores whose truth is known, and its forms."""
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from xbench import gate
+from xbench.errors import XbenchError
+from xbench.gate import Margins
+from xbench.report import verdicts
+from xbench.store import SCHEMA
+
+METHODS = ("grad_cam", "lrp", "random")
+
+
+def run(scores, model="net", items=200, protocol="p", **changes):
+    """A run of (method, metric) -> [N] scores; random is a control."""
+    found = []
+    for (method, metric), values in scores.items():
+        for i, value in enumerate(values[:items]):
+            row = dict.fromkeys(SCHEMA.names) | {
+                "method": method,
+                "model": model,
+                "dataset": "d",
+                "metric": metric,
+                "protocol_key": metric + protocol,
+                "item": f"i{i:04}",
+                "cluster": f"c{i // 2:04}",
+                "target": i % 3,
+                "status": "ok" if np.isfinite(value) else "nan",
+                "value": value,
+                "constant": False,
+                "grid": "7x7",
+            }
+            found.append(row | changes)
+    about = {"dataset": "d", "chance": "", "protocol": protocol}
+    columns = {
+        metric + protocol: {**about, "metric": metric, "direction": "lower" if metric == "deletion" else "higher"}
+        for _, metric in scores
+    }
+    methods = {method: {"control": method == "random"} for method, _ in scores}
+    return pd.DataFrame(found), {"columns": columns, "methods": methods, "complete": True}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def old(rng):
+    base = rng.beta(2, 2, 200)
+    return {(method, metric): base + rng.normal(0, 0.1, 200) for method in METHODS for metric in ("pointing_game", "deletion")}
+
+
+def judge(baseline, new, **more):
+    return gate.judge(baseline, new, fresh=False, **more)
+
+
+def test_nothing_changed_passes(old):
+    report = judge(run(old), run(old))
+    assert (report.verdict, report.exit_code) == ("pass", 0)
+    assert {j.pair.method for j in report.judgements} == {"grad_cam", "lrp"}  # controls are not judged
+    assert all((j.change.mean, j.p) == (0, 1) for j in report.judgements)
+
+
+def test_a_loss_is_a_regression_whichever_way_the_metric_counts(old):
+    for metric, shift in (("pointing_game", -0.2), ("deletion", 0.2)):
+        new = old | {("lrp", metric): old["lrp", metric] + shift}
+        report = judge(run(old), run(new))
+        (lost,) = report.by("regression")
+        assert (lost.pair.method, lost.pair.column.metric) == ("lrp", metric)
+        assert lost.change.mean == pytest.approx(-0.2)
+        assert (report.verdict, report.exit_code) == ("regression", 1)
+        assert f"lrp, {metric} on d, net" in lost.sentence()
+        assert "a loss of 0.200" in lost.sentence()
+        gained = {key: values - (values - old[key]) * 2 for key, values in new.items()}
+        assert judge(run(old), run(gained)).verdict == "pass"
+
+
+def test_a_certain_loss_within_the_margin_passes(old):
+    new = {key: values - 0.01 for key, values in old.items()}
+    report = judge(run(old), run(new), margins=Margins(spread=0.1))
+    (lost,) = [j for j in report.judgements if (j.pair.method, j.pair.column.metric) == ("lrp", "pointing_game")]
+    assert lost.verdict == "pass"
+    assert lost.p < 0.001
+    assert judge(run(old), run(new), margins=Margins(spread=0.1, margins={"pointing_game": 0.005})).verdict == "regression"
+
+
+def test_too_few_items_cannot_judge_and_the_number_asked_for_settles_it(old, rng):
+    noise = {key: rng.normal(0.05, 0.35, 4000) for key in old}
+    many = {key: np.tile(values, 20) for key, values in old.items()}
+    new = {key: values + noise[key] for key, values in many.items()}
+    new = {(m, k): v - 2 * noise[m, k] if k == "deletion" else v for (m, k), v in new.items()}
+    few = judge(run(many, items=20), run(new, items=20))
+    assert (few.verdict, few.exit_code) == ("cannot judge", 2)
+    needed = [j.needed for j in few.by("cannot judge")]
+    assert all(n is None or n > 20 for n in needed)
+    assert f"about {needed[0]} items would settle it, not 20" in few.by("cannot judge")[0].sentence()
+    assert judge(run(many, items=4000), run(new, items=4000)).verdict == "pass"
+
+
+def test_a_change_on_the_margin_asks_for_no_number_of_items(old, rng):
+    new = {key: values - 0.1 * (1 if key[1] != "deletion" else -1) + rng.normal(0, 0.5, 200) for key, values in old.items()}
+    report = judge(run(old), run(new), margins=Margins(margins={"pointing_game": 0.1, "deletion": 0.1}))
+    near = [j for j in report.judgements if abs(j.change.mean + 0.1) < 0.01]
+    assert near
+    assert all(j.needed is None and "no number of items" in j.sentence() for j in near)
+
+
+def test_another_protocol_cannot_be_judged(old):
+    report = judge(run(old), run(old, protocol="q"))
+    assert (report.verdict, report.exit_code, report.judgements) == ("cannot judge", 2, [])
+    assert "the protocol differs: it was 'p', now it is 'q'" in report.problems[0]
+
+
+def test_what_the_new_run_lacks_cannot_be_judged(old):
+    report = judge(run(old), run({key: values for key, values in old.items() if key[0] != "lrp"}))
+    assert report.verdict == "cannot judge"
+    assert "lrp, pointing_game on d, net: the new run lacks this method" in report.problems
+    report = judge(run(old), run({key: values for key, values in old.items() if key[1] != "deletion"}))
+    assert "the new run lacks this column" in report.problems[0]
+
+
+def test_a_renamed_model_takes_the_place_of_the_only_other(old):
+    assert judge(run(old), run(old, model="retrained")).verdict == "pass"
+    rows, manifest = run(old, model="a")
+    both = pd.concat([rows, rows.assign(model="b")]), manifest
+    assert "the new run has a and b, and it is not clear" in judge(run(old), both).problems[0]
+
+
+def test_nan_never_passes(old):
+    broken = old | {("lrp", "deletion"): np.where(np.arange(200) == 7, np.nan, old["lrp", "deletion"])}
+    report = judge(run(old), run(broken))
+    (bad,) = report.by("cannot judge")
+    assert (bad.pair.nan, report.exit_code) == (1, 2)
+    assert "1 values became NaN" in bad.sentence()
+
+
+def test_pairs_need_the_same_class(old):
+    rows, manifest = run(old)
+    moved = rows.assign(target=rows["target"].where(rows["item"] != "i0003", 9))
+    report = judge(run(old), (moved, manifest))
+    assert {(j.change.n, j.pair.moved) for j in report.judgements} == {(199, 1)}
+
+
+def test_a_baseline_of_no_common_items_cannot_be_judged(old):
+    rows, manifest = run(old)
+    report = judge(run(old), (rows.assign(item="x" + rows["item"]), manifest))
+    assert report.verdict == "cannot judge"
+    assert judge((rows[:0], manifest), (rows[:0], manifest)).verdict == "cannot judge"
+
+
+def test_an_incomplete_or_stale_run_is_refused(old, tmp_path):
+    rows, manifest = run(old)
+    assert "incomplete" in judge(run(old), (rows, manifest | {"complete": False})).problems[0]
+    source = tmp_path / "method.py"
+    source.write_text("old")
+    stale = manifest | {"inputs": {str(source): [3, 0, "x"]}, "libraries": {}}
+    report = gate.judge(run(old), (rows, stale))
+    assert (report.exit_code, report.judgements) == (2, [])
+    assert f"{source} has changed" in report.problems[0]
+
+
+def test_holm_allows_for_many_figures(old, rng):
+    """A loss that is significant alone, yet not among a hundred others."""
+    alone = {("m0", "pointing_game"): rng.normal(0, 1, 200)}
+    loss = rng.normal(-0.2, 1, 200)
+    new = {key: values + loss for key, values in alone.items()}
+    margins = Margins(margins={"pointing_game": 0.001})
+    assert judge(run(alone), run(new), margins=margins).verdict == "regression"
+    many = alone | {(f"m{i}", "pointing_game"): alone["m0", "pointing_game"] for i in range(1, 100)}
+    assert judge(run(many), run(many | new), margins=margins).verdict == "cannot judge"
+
+
+def test_the_forms_say_the_same(old):
+    new = old | {("lrp", "deletion"): old["lrp", "deletion"] + 0.3}
+    report = judge(run(old), run(new))
+    lines = verdicts.to_lines(report)
+    assert lines[0] == "gate: regression (3 pass, 1 regression)"
+    assert lines[1].startswith("regression: lrp, deletion on d, net")
+    text = verdicts.to_markdown(report)
+    assert text.startswith("### Explanations got worse")
+    assert "| `lrp` | deletion ↓<br>d |" in text
+    suite = ElementTree.fromstring(verdicts.to_junit(report))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "1", "0")
+    assert [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None] == ["lrp: deletion"]
+    broken = ElementTree.fromstring(verdicts.to_junit(judge(run(old), run(old, protocol="q"))))
+    assert broken.get("errors") == "2"
+
+
+def test_margins_file(tmp_path):
+    path = tmp_path / "gate.toml"
+    path.write_text('spread = 0.5\n[margins]\npointing_game = 0.1\n"insertion(steps=exact(10))" = 0.2\n')
+    margins = gate.load(path)
+    assert margins.of("pointing_game(tolerance=0)", 1.0) == 0.1
+    assert margins.of("insertion(steps=exact(10))", 1.0) == 0.2
+    assert margins.of("insertion", 2.0) == 1.0
+    path.write_text("spraed = 0.5\n")
+    with pytest.raises(XbenchError, match="spraed"):
+        gate.load(path)
+    path.write_text("spread = -1\n")
+    with pytest.raises(XbenchError, match="spread"):
+        gate.load(path)
+    with pytest.raises(XbenchError, match="does not exist"):
+        gate.load(tmp_path / "none.toml")

@@ -1,0 +1,168 @@
+"""The gate: did explanations get worse? A run against a baseline, judged figure by figure, with an answer for a CI job.
+
+regression    after Holm's correction over all figures the loss is certain, and it exceeds the margin
+pass          the 95 % interval of every change lies above minus its margin
+cannot judge  neither, and what would settle it; the same where figures have no partner or the run is not of the code at hand
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pydantic
+from scipy import stats as scipy_stats
+
+from xbench import manifests, pairing, stats, toml
+from xbench.errors import XbenchError
+from xbench.pairing import Pair, Run
+from xbench.stats import Estimate
+
+SPREAD = 0.25  # margin in standard deviations of the baseline's items
+ALARMS = 0.05  # chance of any false alarm in one gate
+Verdict = Literal["pass", "regression", "cannot judge"]
+EXIT: dict[Verdict, int] = {"pass": 0, "regression": 1, "cannot judge": 2}
+
+
+class Margins(pydantic.BaseModel):
+    """How much loss is let pass. ``gate.toml``::
+
+    spread = 0.25          # of every metric, in standard deviations of the baseline's items
+    [margins]              # of some metrics instead, in their own units
+    pointing_game = 0.05
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    spread: pydantic.PositiveFloat = SPREAD
+    margins: dict[str, pydantic.PositiveFloat] = {}
+
+    def of(self, metric: str, spread: float) -> float:
+        """The margin of a metric (its spec) whose items have this standard deviation in the baseline."""
+        for name in (metric, metric.partition("(")[0]):
+            if name in self.margins:
+                return self.margins[name]
+        return self.spread * spread
+
+
+def load(path: Path) -> Margins:
+    """Read a ``gate.toml``.
+
+    Raises:
+        XbenchError: there is none, or it is wrong.
+    """
+    if not path.is_file():
+        raise XbenchError(f"{path} does not exist; write one with a line such as: spread = 0.25")
+    return toml.load(path, Margins, "gate file")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One figure. before, now: it in both runs, on the items of both. change: now - before, positive = better.
+
+    p: that there is no loss, after Holm's correction. needed: items that would settle it; None where it is settled, or none would.
+    """
+
+    pair: Pair
+    before: Estimate
+    now: Estimate
+    change: Estimate
+    margin: float
+    p: float
+    verdict: Verdict
+    needed: int | None = None
+
+    def sentence(self) -> str:
+        """The judgement in one line."""
+        c = self.change
+        text = f"{self.pair.name}: {self.before.mean:.3f} -> {self.now.mean:.3f}, "
+        text += f"change {c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}] (better is positive), margin {self.margin:.3f}"
+        if self.verdict == "regression":
+            return f"{text}: a loss of {-c.mean:.3f}, p = {self.p:.2g}"
+        if self.verdict == "pass":
+            return text
+        if self.pair.nan:
+            return f"{text}: {self.pair.nan} values became NaN; mend the method"
+        if self.needed is None:
+            return f"{text}: a change this close to the margin is settled by no number of items; look at it, or move the margin"
+        return f"{text}: about {self.needed} items would settle it, not {c.n}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the gate says. problems: why it cannot judge apart from single figures, one line each."""
+
+    judgements: list[Judgement]
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> Verdict:
+        found = {j.verdict for j in self.judgements}
+        if "regression" in found:
+            return "regression"
+        return "cannot judge" if self.problems or "cannot judge" in found or not found else "pass"
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT[self.verdict]
+
+    def by(self, verdict: Verdict) -> list[Judgement]:
+        """The judgements of one verdict, largest loss in margins first."""
+        return sorted((j for j in self.judgements if j.verdict == verdict), key=lambda j: j.change.mean / (j.margin or math.inf))
+
+
+def judge(baseline: Run, run: Run, margins: Margins | None = None, *, fresh: bool = True) -> Report:
+    """Judge a run against a baseline.
+
+    Args:
+        baseline, run: rows and manifests, as ``runs.read`` gives them. margins: how much loss is let pass.
+        fresh: refuse a run whose rows are not of the code, libraries, weights and pictures at hand.
+    """
+    problems = []
+    if not run[1].get("complete"):
+        problems.append("the run is incomplete; start it again to continue")
+    if fresh and (changed := manifests.changed_input(run[1])):
+        problems.append(f"the run's rows were not computed by what is at hand ({changed}); run it again")
+    if problems:
+        return Report([], problems)
+    found = pairing.pair(baseline, run)
+    return Report(_judge_all(found.pairs, margins or Margins(spread=SPREAD)), found.unmatched)
+
+
+def _judge_all(pairs: Sequence[Pair], margins: Margins) -> list[Judgement]:
+    judged = []
+    gains = [pair.scores.gains(1, 0) if pair.scores.known.any() else None for pair in pairs]
+    p = stats.holm([float(g.worse()[0]) if g is not None and g.clusters > 1 else math.nan for g in gains])
+    strictest = scipy_stats.norm.isf(ALARMS / max(1, int(np.isfinite(p).sum())))
+    for pair, gain, corrected in zip(pairs, gains, p, strict=True):
+        before, now = pair.scores.estimates()
+        if gain is None:
+            judged.append(Judgement(pair, before, now, stats.NONE, math.nan, math.nan, "cannot judge"))
+            continue
+        (change,) = gain.estimates()
+        every = pair.scores.draws(np.array([0]), pair.scores.known[0])
+        margin = margins.of(pair.column.metric, float(every.errors()[0]) * math.sqrt(every.clusters))
+        verdict: Verdict = "cannot judge"
+        if corrected < ALARMS and -change.mean > margin:
+            verdict = "regression"
+        elif change.low >= -margin and not pair.nan:
+            verdict = "pass"
+        needed = None
+        if verdict == "cannot judge" and not pair.nan:
+            needed = _needed(change, float(gain.errors()[0]), margin, strictest)
+        judged.append(Judgement(pair, before, now, change, margin, float(corrected), verdict, needed))
+    return judged
+
+
+def _needed(change: Estimate, error: float, margin: float, strictest: float) -> int | None:
+    """Items at which a change like this one would pass or be a regression."""
+    room = change.mean + margin
+    z = scipy_stats.norm.ppf((1 + stats.CONFIDENCE) / 2) if room > 0 else strictest
+    distance = room if room > 0 else -change.mean
+    if not math.isfinite(error) or abs(room) < 0.1 * margin:
+        return None
+    return max(change.n + 1, math.ceil(change.n * (z * error / distance) ** 2))
