@@ -11,21 +11,26 @@ from torch import Tensor
 from xbench import Batch, Model, ModelView, method
 from xbench.data import generator
 
+from ._shared import require
+
 TOGETHER = 128  # ablated feature maps in one pass, where the layers before them run only once
 
 
 @method("ablation_cam", needs={"feature_maps"}, cite="desai2020ablationcam")
-def ablation_cam(model: ModelView, batch: Batch) -> Tensor:
+def ablation_cam(model: ModelView, batch: Batch, top: int = 0) -> Tensor:
     """Activations weighted by (S - S_k) / |S|, S_k the target's logit with channel k of the feature layer set to zero.
 
     The paper divides by S, which turns the map over where the logit is negative. [items, h, w], unsigned (ReLU). Class and register
-    tokens stay as they are. A channel that is zero already has no weight and costs nothing.
+    tokens stay as they are. A channel that is zero already has no weight and costs nothing. top: ablate only the channels with the
+    largest mean size of their activations, 0 for all, which is the paper's.
     """
+    require(top >= 0, f"ablation_cam: top must not be negative, not {top}")
     activations = model.features(batch)[: len(batch.items)]
     apart = _apart(model.model, batch.size)
     weights = torch.zeros(activations.shape[:2], device=activations.device)
     for i, features in enumerate(activations):
-        alive = features.flatten(1).any(dim=1).nonzero()[:, 0]
+        sizes = features.abs().mean(dim=(1, 2))
+        alive = sizes.argsort(descending=True, stable=True)[: min(top or len(sizes), int((sizes > 0).sum()))].sort().values
         scores = _scores(model.model, batch.images[i : i + 1], features, alive, TOGETHER if apart else len(batch), apart)
         scores = scores[:, batch.targets[i]]
         weights[i, alive] = (scores[0] - scores[1:]) / scores[0].abs().clamp(min=1e-12)

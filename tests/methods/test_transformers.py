@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from xbench.classes import ClassList
 from xbench.data import Batch, Item
-from xbench.errors import NotApplicable
+from xbench.errors import NotApplicable, XbenchError
 from xbench.features import Layout
 from xbench.modelview import Model, ModelView, Preprocessing
 from xbench.registry import registry
@@ -194,16 +194,18 @@ def test_attention_of_the_view_equals_that_written_out(model, batch):
             assert together == pytest.approx(true, rel=1e-3, abs=1e-5 * abs(true).max())
 
 
-def test_leave_patch_out_equals_a_plain_loop(model, batch):
-    found = explain("leave_patch_out", model, batch)
-    assert found.shape == (3, 4, 6)
+@pytest.mark.parametrize("block", [1, 2])
+def test_leave_patch_out_equals_a_plain_loop(block, model, batch):
+    found = explain(f"leave_patch_out(block={block})", model, batch)
+    assert found.shape == (3, 4 // block, 6 // block)
+    side = 8 * block
     for i in range(3):
         image, target = batch.images[i], batch.targets[i]
         clean = model.network(image[None]).softmax(dim=1)[0, target]
-        for row in range(4):
-            for column in range(6):
+        for row in range(4 // block):
+            for column in range(6 // block):
                 hidden = image.clone()
-                hidden[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 0
+                hidden[:, side * row : side * row + side, side * column : side * column + side] = 0
                 left = model.network(hidden[None]).softmax(dim=1)[0, target]
                 assert float(found[i, row, column]) == pytest.approx(float(clean - left), abs=1e-6)
     assert found.min() < 0 < found.max()
@@ -215,6 +217,11 @@ def test_leave_patch_out_costs_a_forward_for_each_patch_and_one(batch):
     with view.account() as cost:
         registry.method("leave_patch_out")(view, batch)
     assert (cost.forwards, cost.backwards) == (25, 0)
+
+
+def test_blocks_tile_the_patches(model, batch):
+    with pytest.raises(XbenchError, match="blocks of 3 do not tile 4 x 6 patches"):
+        explain("leave_patch_out(block=3)", model, batch)
 
 
 def test_leave_patch_out_needs_tokens(tiny_model):
