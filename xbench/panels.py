@@ -14,6 +14,7 @@ from xbench import reductions
 from xbench.stats import Mask, Scores
 
 ARROWS = {"higher": "↑", "lower": "↓"}
+USED = ["method", "item", "cluster", "target", "status", "value", "vector", "constant", "grid"]
 STATUSES = ("missing", "ok", "nan", "not_applicable", "unreadable")  # codes of Panel.status
 
 
@@ -63,9 +64,9 @@ class Panel:
 
 def of_rows(rows: pd.DataFrame, columns: Mapping[str, Mapping[str, Any]]) -> Iterator[Panel]:
     """A panel for each model and column of some rows: models by name, columns in the order of ``columns``, a manifest's."""
-    rows = rows.reset_index(drop=True)
+    rows = rows[["model", "protocol_key", *USED]].reset_index(drop=True)
     groups = rows.groupby(["model", "protocol_key"], sort=False, observed=True).indices
-    for model in sorted(set(rows["model"])):
+    for model in sorted(rows["model"].unique()):
         for key, about in columns.items():
             places = groups.get((model, key))
             if places is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ FLIPS = 10_000  # of the sign-flip test; all 2^C of them where that is fewer
 CONFIDENCE = 0.95
 FEW_CLUSTERS = 50  # with fewer, an interval is approximate (docs/statistics.md has its coverage)
 MOST_GROUPS = 200  # of clusters that are left out in turn; more tell little more about a figure's skewness
-MOST_NUMBERS = 2**24  # of one block of resampled sums
+MOST_NUMBERS = 2**21  # of one block of resampled sums
+MOST_KEPT = 4  # sets of items whose resampled figures are kept; most tables need one
 
 Array = NDArray[np.float64]
 Places = NDArray[np.intp]
@@ -94,6 +95,13 @@ class Draws:
         figures, resampled, left_out = (part[..., a] - part[..., b] for part in (self.figures, self.resampled, self.left_out))
         return Draws(figures, resampled, left_out, self.items, self.clusters)
 
+    def beside(self, other: Draws) -> Draws:
+        """These figures and others of the same items."""
+        ours = (self.figures, self.resampled, self.left_out)
+        theirs = (other.figures, other.resampled, other.left_out)
+        figures, resampled, left_out = (np.concatenate(pair, axis=-1) for pair in zip(ours, theirs, strict=True))
+        return Draws(figures, resampled, left_out, self.items, self.clusters)
+
     def estimates(self) -> list[Estimate]:
         """Bias-corrected and accelerated bootstrap intervals (Efron 1987), a little wider for few clusters (Hesterberg 2015)."""
         low, high = self._limits() if self.clusters > 1 else (np.full_like(self.figures, np.nan),) * 2
@@ -161,6 +169,7 @@ class Scores:
     reduce: str = "mean"
     higher: bool = True
     classes: NDArray[np.integer] | None = None
+    _kept: dict[bytes, dict[int, tuple[Array, Array, Array]]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def sign(self) -> int:
@@ -237,8 +246,15 @@ class Scores:
         names, index = np.unique(self.clusters[items], return_inverse=True)
         width = self.data.shape[2] if self.classes is None else int(self.classes.max()) + 1
         many = max(1, MOST_NUMBERS // (RESAMPLES * width))
-        parts = [self._resampled(methods[i : i + many], items, index, len(names)) for i in range(0, len(methods), many)]
-        figures, resampled, left_out = (np.concatenate([p[i] for p in parts], axis=-1) for i in range(3))
+        kept = self._kept.setdefault(items.tobytes(), {})  # estimates, ranks and differences ask for the same ones
+        new = [m for m in methods.tolist() if m not in kept]
+        for some in (new[i : i + many] for i in range(0, len(new), many)):
+            parts = self._resampled(np.array(some), items, index, len(names))
+            kept.update({m: (parts[0][..., k], parts[1][..., k], parts[2][..., k]) for k, m in enumerate(some)})
+        figures, resampled, left_out = (np.stack([kept[m][i] for m in methods.tolist()], axis=-1) for i in range(3))
+        if len(self._kept) > MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        figures, resampled, left_out = (_rounded(part, resampled) for part in (figures, resampled, left_out))
         return Draws(figures, resampled, left_out, int(items.sum()), len(names))
 
     def _minus(self, a: Places, b: Places, items: Mask) -> Draws:
@@ -320,6 +336,14 @@ def _resamples(clusters: int) -> NDArray[np.uint8]:
     generator = np.random.Generator(np.random.PCG64(clusters))
     drawn = (np.bincount(generator.integers(0, clusters, clusters), minlength=clusters) for _ in range(RESAMPLES))
     return np.stack([counts.clip(max=255).astype(np.uint8) for counts in drawn])
+
+
+def _rounded(values: Array, like: Array) -> Array:
+    """Values to 40 bits of the largest of others. The last bits of a sum differ between machines; ranks and intervals count which
+    figures are equal, and must not."""
+    largest = np.abs(np.nan_to_num(like)).max(initial=2.0**-900)
+    unit = 2.0 ** (np.floor(np.log2(largest)) - 40)
+    return np.asarray(np.round(values / unit) * unit)
 
 
 def _alike(known: Mask) -> list[tuple[Mask, Places]]:

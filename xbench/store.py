@@ -7,15 +7,19 @@
     RUN/maps/                 maps at the methods' own grids, where they were asked for (see mapstore.py)
 
 Every file appears under its name only when it is whole. Rows are never changed: a newer row of the same identity supersedes.
+
+In memory, strings that repeat are pandas categories, sorted and no more than occur: so millions of rows are read, sorted and
+grouped by small integers. ``plain`` turns them into strings.
 """
 
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,6 +61,7 @@ SCHEMA = pa.schema(
 )
 IDENTITY = ["dataset", "protocol_key", "metric", "model", "method", "item"]  # a newer row of the same identity supersedes
 INFORMATIVE = ["seconds"]
+REPEATED = [field.name for field in SCHEMA if field.type == pa.string() and field.name != "cache_key"]  # few strings, in many rows
 
 
 class Store:
@@ -125,7 +130,8 @@ class Store:
         write(self.folder / "gallery.safetensors", lambda tmp: safetensors.numpy.save_file(dict(gallery), tmp))
 
     def write_rows(self, rows: pd.DataFrame) -> None:
-        table = pa.Table.from_pandas(rows, schema=SCHEMA, preserve_index=False)
+        # Without what pandas notes of its own types: not theirs to read, who come with another tool.
+        table = pa.Table.from_pandas(plain(rows), schema=SCHEMA, preserve_index=False).replace_schema_metadata()
         write(self.folder / "rows.parquet", lambda tmp: _write_table(table, tmp))
 
     def clear(self) -> None:
@@ -147,16 +153,11 @@ class Store:
             raise XbenchError(f"{path} is damaged ({error}); delete it and run again") from error
 
     def rows(self, current: Iterable[str] = ()) -> pd.DataFrame:
-        """All rows that are not superseded, in canonical order."""
-        tables = [_read_table(path) for path in self._files("parquet")]
-        if not tables:
-            return SCHEMA.empty_table().to_pandas()
-        frame = pa.concat_tables(tables).to_pandas()
-        wanted = set(current)
-        frame["_wanted"] = frame["cache_key"].isin(wanted) if wanted else False
-        frame["_age"] = np.arange(len(frame))
-        frame = frame.sort_values([*IDENTITY, "_wanted", "_age"]).drop_duplicates(IDENTITY, keep="last")
-        return frame.drop(columns=["_wanted", "_age"]).reset_index(drop=True)
+        """All rows that are not superseded, in canonical order: by IDENTITY. current: as in ``compact``."""
+        tables = [_read_table(path) for path in self._files("parquet")] or [SCHEMA.empty_table()]
+        together = pa.concat_tables(tables).unify_dictionaries()
+        del tables
+        return canonical(together.to_pandas(ignore_metadata=True, split_blocks=True, self_destruct=True), current)
 
     def cache_keys(self) -> set[str]:
         """The keys of all rows, superseded ones too."""
@@ -173,6 +174,61 @@ class Store:
         """Whole files of a kind from oldest to newest."""
         merged = self.folder / {"parquet": "rows.parquet", "safetensors": "gallery.safetensors"}[kind]
         return [*([merged] if merged.is_file() else []), *sorted(self.parts.glob(f"*.{kind}"))]
+
+
+def canonical(rows: pd.DataFrame, current: Iterable[str] = ()) -> pd.DataFrame:
+    """Rows sorted by IDENTITY; of equal ones the last, or the last whose cache key is in ``current``. As ``coded``."""
+    rows = coded(rows)
+    if _in_order(rows):  # as ``compact`` left them
+        return rows.reset_index(drop=True)
+    places = rows[IDENTITY].assign(wanted=rows["cache_key"].isin(set(current)), age=np.arange(len(rows)))
+    places = places.sort_values([*IDENTITY, "wanted", "age"]).drop_duplicates(IDENTITY, keep="last")
+    return coded(rows.iloc[places["age"]].reset_index(drop=True))
+
+
+def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of several frames one after another. As ``coded``."""
+    frames = [coded(frame) for frame in frames]
+    if len(frames) == 1:
+        return frames[0].reset_index(drop=True)
+    together = {}
+    for name in REPEATED:
+        every = [frame[name].cat.categories for frame in frames]
+        together[name] = pd.CategoricalDtype(_sorted(itertools.chain(*every)))
+    return pd.concat([frame.astype(together) for frame in frames], ignore_index=True)
+
+
+def coded(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with repeated strings as categories, sorted and no more than occur: they tell nothing of how rows were read."""
+    return rows.assign(**{name: _coded(rows[name]) for name in REPEATED})
+
+
+def _coded(strings: pd.Series[Any]) -> pd.Series[Any]:
+    column = strings.astype("category")
+    categories = column.cat.categories
+    times = np.bincount(column.cat.codes + 1, minlength=len(categories) + 1)[1:]  # code -1: there is none
+    found = _sorted(categories[times > 0])
+    return column if found.identical(categories) else column.cat.set_categories(found)
+
+
+def plain(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with repeated strings as strings: for whoever adds and compares them freely."""
+    columns = {name: rows[name].cat for name in REPEATED if isinstance(rows[name].dtype, pd.CategoricalDtype)}
+    return rows.assign(**{name: its.categories.array.take(its.codes.to_numpy(), allow_fill=True) for name, its in columns.items()})
+
+
+def _sorted(names: Iterable[str]) -> pd.Index[str]:
+    return pd.Index(sorted(set(names)), dtype="str")
+
+
+def _in_order(rows: pd.DataFrame) -> bool:
+    """Whether each row's IDENTITY is above that of the row before. Of ``coded`` rows."""
+    equal, above = np.ones(max(len(rows) - 1, 0), bool), np.zeros(max(len(rows) - 1, 0), bool)
+    for name in IDENTITY:
+        codes = rows[name].cat.codes.to_numpy()
+        above |= equal & (codes[:-1] < codes[1:])
+        equal &= codes[:-1] == codes[1:]
+    return bool(above.all())
 
 
 @contextmanager
@@ -206,12 +262,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd")
+    # Of numbers a dictionary saves nothing; and a reader holds one group at a time in its compressed form.
+    pq.write_table(table, path, compression="zstd", use_dictionary=REPEATED, row_group_size=2**17)
 
 
 def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns)
+        return pq.read_table(path, columns=columns, read_dictionary=REPEATED, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise XbenchError(f"{path} is damaged ({error}); delete it and run again to compute its rows anew") from error
 

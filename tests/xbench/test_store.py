@@ -1,10 +1,14 @@
 import resource
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from xbench import store as stores
 from xbench.errors import XbenchError
-from xbench.store import SCHEMA, Store
+from xbench.store import IDENTITY, REPEATED, SCHEMA, Store
 
 
 def row(method="m", item="i", value=1.0, key="k", **more):
@@ -97,3 +101,72 @@ def test_a_damaged_manifest_is_named(store):
     (store.folder / "manifest.json").write_text('{"complete": tr')
     with pytest.raises(XbenchError, match=r"manifest.json is damaged"):
         store.manifest()
+
+
+def categories(rows, name):
+    return rows[name].cat.categories.tolist()
+
+
+def test_repeated_strings_are_sorted_categories_of_what_occurs(store):
+    store.write_part("u1", [row(item="b", reason="old"), row(item="d")], {})
+    store.write_part("u2", [row(item="c"), row(item="a"), row(item="b")], {})  # supersedes the only row with a reason
+    found = store.rows()
+    assert categories(found, "item") == ["a", "b", "c", "d"]
+    assert categories(found, "reason") == []
+    pd.testing.assert_frame_equal(store.compact(), found)
+    pd.testing.assert_frame_equal(store.rows(), found)  # now from one file, with nothing to sort
+    assert stores.plain(found)["item"].tolist() == ["a", "b", "c", "d"]
+    assert stores.plain(found)["reason"].isna().all()
+    assert not any(isinstance(kind, pd.CategoricalDtype) for kind in stores.plain(found).dtypes)
+
+
+def test_sorted_like_a_plain_sort_of_strings(store):
+    rng = np.random.default_rng(0)
+    names = [f"{n}" for n in rng.permutation(60)]  # 10 comes before 9
+    for part in np.array_split(names * 2, 5):
+        store.write_part(
+            "u", [row(item=name, method=f"m{len(name)}", value=float(name), key=f"k{i}") for i, name in enumerate(part)], {}
+        )
+    tables = [pq.read_table(path) for path in sorted(store.parts.glob("*.parquet"))]
+    everything = pa.concat_tables(tables).to_pandas()
+    expected = everything.drop_duplicates(IDENTITY, keep="last").sort_values(IDENTITY).reset_index(drop=True)
+    pd.testing.assert_frame_equal(stores.plain(store.rows()), expected)
+
+
+def test_rows_on_disk_are_plain_whatever_they_were_in_memory(store):
+    store.write_part("u", [row(item="b", vector=[0.5, 1.0]), row(item="a", reason="why")], {})
+    found = store.rows()
+    store.write_rows(found)
+    first = (store.folder / "rows.parquet").read_bytes()
+    schema = pq.read_schema(store.folder / "rows.parquet")
+    assert schema.equals(SCHEMA)
+    assert schema.metadata is None
+    store.write_rows(stores.plain(found))
+    assert (store.folder / "rows.parquet").read_bytes() == first
+
+
+def test_a_file_that_something_else_wrote_is_put_in_order(store):
+    unordered = [row(item="b", value=2.0), row(item="a", value=1.0), row(item="b", value=3.0)]
+    pq.write_table(pa.Table.from_pylist(unordered, schema=SCHEMA), store.folder / "rows.parquet")
+    assert store.rows()[["item", "value"]].to_numpy().tolist() == [["a", 1.0], ["b", 3.0]]
+
+
+def test_frames_of_different_strings_go_together(store, tmp_path):
+    other = Store(tmp_path / "other")
+    with other.lock():
+        other.write_part("u", [row(item="a", method="z"), row(item="c")], {})
+    store.write_part("u", [row(item="b", reason="why")], {})
+    together = stores.concat([store.rows(), other.rows(), Store(tmp_path / "none").rows()])
+    assert all(isinstance(together[name].dtype, pd.CategoricalDtype) for name in REPEATED)
+    assert categories(together, "item") == ["a", "b", "c"]
+    assert together["item"].tolist() == ["b", "c", "a"]
+    assert together["reason"].dropna().tolist() == ["why"]
+    # Strings are as good as categories.
+    pd.testing.assert_frame_equal(stores.concat([stores.plain(store.rows()), stores.plain(other.rows())]), together)
+    assert stores.canonical(together)["item"].tolist() == ["b", "c", "a"]  # method m before z
+
+
+def test_a_directory_without_rows_has_none(tmp_path):
+    found = Store(tmp_path).rows()
+    assert found.empty
+    assert found.columns.tolist() == SCHEMA.names
