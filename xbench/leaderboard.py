@@ -1,16 +1,19 @@
-"""Rows -> one table object per model -> terminal, CSV, Markdown, JSON, (in report/) HTML."""
+"""Rows -> one table object per model, which report/ turns into text: terminal, CSV, Markdown, LaTeX, JSON, HTML."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from xbench import panels, stats
+from xbench import agreement, filters, panels, published, stats
+from xbench.agreement import Agreement, Friedman
+from xbench.filters import Filter
 from xbench.panels import Column, Panel
+from xbench.published import Figure
 from xbench.stats import Estimate, Rank
 
 INTERRUPTED = "INCOMPLETE: the run was interrupted; start it again to continue"
@@ -39,9 +42,14 @@ class Floor:
 
 @dataclass
 class Cell:
-    """One method's figure in a column. rank: None for controls and wherever a value is missing or NaN."""
+    """One method's figure in a column. rank: None for controls and wherever a value is missing or NaN.
+
+    source: ``run``, or ``reference`` for the committed rows that a run is shown beside; empty where there is no row.
+    published: what papers report of this method, dataset and metric, on their own models under their own protocols.
+    """
 
     estimate: Estimate
+    source: str = ""
     nan: int = 0
     not_applicable: int = 0
     constant: int = 0
@@ -49,6 +57,12 @@ class Cell:
     reason: str = ""
     rank: Rank | None = None
     against: list[Floor] = field(default_factory=list)
+    published: list[Figure] = field(default_factory=list)
+
+    @property
+    def best(self) -> bool:
+        """Whether no method of the column is better for sure."""
+        return self.rank is not None and self.rank.shared == 1
 
     @property
     def mark(self) -> str:
@@ -59,7 +73,7 @@ class Cell:
 
 @dataclass
 class Line:
-    """One method's row of the table. source: ``run``, or ``reference`` for the committed rows that a run is shown beside.
+    """One method's row of the table. source: ``reference`` where all its cells are from there, else ``run``.
 
     mean_rank: mean over the columns of its shared rank.
     """
@@ -90,7 +104,8 @@ class Quality:
 class Table:
     """The leaderboard of one model: methods by mean rank, then controls.
 
-    inapplicable: reason -> methods that have no line, because they apply to nothing here.
+    inapplicable: reason -> methods that have no line, because they apply to nothing here. agreement: of the columns, where there
+    are several. notes: what a reader must know of these figures.
     """
 
     model: str
@@ -98,48 +113,85 @@ class Table:
     lines: list[Line]
     quality: list[Quality]
     inapplicable: dict[str, list[str]] = field(default_factory=dict)
+    agreement: Agreement | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where rows come from. source: ``run``, or ``reference`` for committed rows. batch_size: of forward passes, by dataset."""
+
+    source: str
+    suite: str
+    suite_version: str
+    xbench: str
+    seed: int | None
+    dtype: str
+    batch_size: dict[str, int]
 
 
 @dataclass
 class Leaderboard:
-    """All tables of one or more runs. notes: what a reader must know before the numbers."""
+    """All tables of one or more runs. across: tests of methods over models and datasets, one per metric. notes: on all tables."""
 
     title: str
     tables: list[Table]
+    origins: list[Origin] = field(default_factory=list)
+    across: list[Friedman] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def build(
-    rows: pd.DataFrame, manifest: Mapping[str, Any], reference: tuple[pd.DataFrame, Mapping[str, Any]] | None = None
+    rows: pd.DataFrame,
+    manifest: Mapping[str, Any],
+    reference: tuple[pd.DataFrame, Mapping[str, Any]] | None = None,
+    asked: Filter | None = None,
 ) -> Leaderboard:
     """Make the leaderboard of a run's rows; methods that it lacks come from reference rows of the same protocol.
 
     Args:
         rows: as ``Store.rows`` gives them. manifest: the run's (descriptions of columns, methods, models).
-        reference: rows and manifest of the committed results, or None.
+        reference: rows and manifest of the committed results, or None. asked: what to show, everything by default.
+
+    Raises:
+        XbenchError: something is asked for that there is not.
     """
-    described = {"columns": dict(manifest["columns"]), "methods": dict(manifest["methods"])}
-    rows = rows.assign(source="run")
-    if reference is not None:
-        other, about = reference
-        # Of a method that the run lacks, and of the run's own items only: a limited run is compared on equal terms.
-        keep = _in(other, rows, ["model", "protocol_key", "item"]) & ~_in(other, rows, ["model", "protocol_key", "method"])
-        if keep.any():
-            rows = pd.concat([rows, other[keep].assign(source="reference")], ignore_index=True)
-        described["methods"] = {**about["methods"], **described["methods"]}
+    described: dict[str, Mapping[str, Any]] = dict(manifest["methods"])
+    origins = _origins(manifest, "run")
+    if reference is None:
+        rows = rows.assign(source="run").reset_index(drop=True)
+    else:
+        rows = filters.beside(rows, reference[0])
+        described = {**reference[1]["methods"], **described}
+        origins += _origins(reference[1], "reference") if (rows["source"] == "reference").any() else []
+    present = set(rows["protocol_key"].unique())
+    columns, superseded = filters.newest({key: about for key, about in manifest["columns"].items() if key in present})
+    controls = [method for method, about in described.items() if about.get("control")]
+    rows, columns = filters.narrowed(rows, columns, controls, asked or Filter())
     rows = rows.reset_index(drop=True)
     found: dict[str, list[Panel]] = {}
-    for panel in panels.of_rows(rows, described["columns"]):
+    for panel in panels.of_rows(rows, columns):
         found.setdefault(panel.model, []).append(panel)
-    tables = [_table(model, some, rows, described["methods"]) for model, some in found.items()]
-    notes = _notes(tables, manifest) + _unreadable(rows)
-    return Leaderboard(manifest.get("title") or manifest.get("suite", ""), tables, notes)
+    tables = [_table(model, some, rows, described) for model, some in found.items()]
+    title = manifest.get("title") or manifest.get("suite", "")
+    notes = _notes(manifest, {about["dataset"] for about in columns.values()}) + superseded + _unreadable(rows)
+    return Leaderboard(title, tables, origins, agreement.across(tables), notes)
 
 
-def _in(rows: pd.DataFrame, others: pd.DataFrame, columns: list[str]) -> pd.Series[bool]:
-    """Which rows have an equal among others, in some columns."""
-    known = pd.MultiIndex.from_frame(others[columns].drop_duplicates().astype(str))
-    return pd.Series(pd.MultiIndex.from_frame(rows[columns].astype(str)).isin(known), index=rows.index)
+def _origins(manifest: Mapping[str, Any], source: str) -> list[Origin]:
+    """What a manifest says of its run, or of the several runs that it stands for."""
+    return [
+        Origin(
+            source,
+            about.get("suite", ""),
+            about.get("suite_version", ""),
+            about.get("xbench", ""),
+            about.get("seed"),
+            about.get("dtype", ""),
+            dict(about.get("batch_size", {})),
+        )
+        for about in manifest.get("origins", [manifest])
+    ]
 
 
 def _table(model: str, found: list[Panel], rows: pd.DataFrame, described: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -148,7 +200,7 @@ def _table(model: str, found: list[Panel], rows: pd.DataFrame, described: Mappin
     costs = known.groupby("method", observed=True)[["forwards", "backwards", "seconds"]].mean()
     sources = mine.groupby("method", observed=True)["source"].first()
     lines = []
-    for method in sorted(set(mine["method"])):
+    for method in sorted(mine["method"].unique()):
         cost = costs.loc[method] if method in costs.index else dict.fromkeys(costs.columns, math.nan)
         control = bool(described.get(method, {}).get("control"))
         spent = {str(name): float(cost[name]) for name in costs.columns}
@@ -167,7 +219,20 @@ def _table(model: str, found: list[Panel], rows: pd.DataFrame, described: Mappin
             line.mean_rank = sum(rank.shared for rank in ranks) / len(ranks)
             line.mean_place = sum(rank.place for rank in ranks) / len(ranks)
     lines.sort(key=lambda line: (line.control, line.mean_rank or math.inf, line.mean_place or math.inf, line.method))
-    return Table(model, [panel.column for panel in found], lines, _quality(mine), inapplicable)
+    table = Table(model, [panel.column for panel in found], lines, _quality(mine), inapplicable)
+    _cite(table)
+    table.agreement = agreement.within(table)
+    table.notes = _table_notes(table)
+    return table
+
+
+def _cite(table: Table) -> None:
+    """Put what papers report beside what was measured."""
+    figures = published.load().by_ids()
+    for line in table.lines:
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            ids = (filters.id_of(line.method), filters.id_of(column.dataset), filters.id_of(column.metric))
+            cell.published = list(figures.get(ids, []))
 
 
 def _cells(panel: Panel, rows: pd.DataFrame, described: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
@@ -176,6 +241,7 @@ def _cells(panel: Panel, rows: pd.DataFrame, described: Mapping[str, Mapping[str
     cells = [
         Cell(
             estimate,
+            source=str(rows["source"].iloc[panel.rows[m].max()]),
             nan=panel.count(m, "nan"),
             not_applicable=panel.count(m, "not_applicable"),
             constant=int((panel.constant[m] & panel.scores.known[m]).sum()),
@@ -215,7 +281,7 @@ def _applicable(lines: list[Line]) -> tuple[list[Line], dict[str, list[str]]]:
 def _quality(rows: pd.DataFrame) -> list[Quality]:
     found = []
     readable = rows[rows["status"] != "unreadable"]
-    for dataset, group in readable.drop_duplicates(["dataset", "item"]).groupby("dataset", sort=False):
+    for dataset, group in readable.drop_duplicates(["dataset", "item"]).groupby("dataset", sort=False, observed=True):
         sources = group["sources_correct"].dropna()
         share = float(sources.astype(bool).mean()) if len(sources) else None
         accuracy, confidence = float(group["correct"].astype(bool).mean()), float(group["confidence"].mean())
@@ -223,33 +289,41 @@ def _quality(rows: pd.DataFrame) -> list[Quality]:
     return found
 
 
-def _notes(tables: Iterable[Table], manifest: Mapping[str, Any]) -> list[str]:
+def _notes(manifest: Mapping[str, Any], datasets: set[str]) -> list[str]:
+    """What is to be said of a run, and of the datasets that are shown."""
     notes = [] if manifest.get("complete", True) else [manifest.get("incomplete") or INTERRUPTED]
+    notes += manifest.get("notes", [])
     for dataset, about in manifest.get("datasets", {}).items():
-        notes += [f"{dataset}: {note}" for note in about.get("notes", [])]
-    for table in tables:
-        notes += [f"{table.model}: {', '.join(methods)} not applicable: {why}" for why, methods in table.inapplicable.items()]
-        for line in table.lines:
-            for column, cell in zip(table.columns, line.cells, strict=True):
-                where = f"{line.method} on {column.dataset}, {column.metric}"
-                if cell.nan:
-                    notes.append(f"{where}: NaN on {cell.nan} of {column.items} items; not ranked")
-                if cell.missing and cell.estimate.n:
-                    notes.append(f"{where}: only {cell.estimate.n} of {column.items} items; not ranked")
-                if cell.constant and not line.control:
-                    notes.append(f"{where}: {cell.constant} constant maps, scored by the expectation over tie orders")
-        sizes = {cell.estimate.clusters for line in table.lines for cell in line.cells}
-        few = sorted(size for size in sizes if 0 < size < stats.FEW_CLUSTERS)
-        if few:
-            span = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
-            notes.append(f"95 % intervals rest on {span} source pictures; below {stats.FEW_CLUSTERS} they are approximate")
-    return list(dict.fromkeys(notes))
+        notes += [f"{dataset}: {note}" for note in about.get("notes", []) if dataset in datasets]
+    return notes
+
+
+def _table_notes(table: Table) -> list[str]:
+    """What was left out of a table or of its ranks, and why."""
+    notes = [f"{', '.join(methods)} not applicable: {why}" for why, methods in table.inapplicable.items()]
+    for line in table.lines:
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            where = f"{line.method} on {column.dataset}, {column.metric}"
+            if cell.source == "reference" and line.source == "run":
+                notes.append(f"{where}: reference rows")
+            if cell.nan:
+                notes.append(f"{where}: NaN on {cell.nan} of {column.items} items; not ranked")
+            if cell.missing and cell.estimate.n:
+                notes.append(f"{where}: only {cell.estimate.n} of {column.items} items; not ranked")
+            if cell.constant and not line.control:
+                notes.append(f"{where}: {cell.constant} constant maps, scored by the expectation over tie orders")
+    sizes = {cell.estimate.clusters for line in table.lines for cell in line.cells}
+    few = sorted(size for size in sizes if 0 < size < stats.FEW_CLUSTERS)
+    if few:
+        span = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
+        notes.append(f"95 % intervals rest on {span} source pictures; below {stats.FEW_CLUSTERS} they are approximate")
+    return notes
 
 
 def _unreadable(rows: pd.DataFrame) -> list[str]:
     """One line per dataset with samples that could not be used."""
     notes = []
-    for dataset, group in rows.drop_duplicates(["dataset", "item"]).groupby("dataset", sort=False):
+    for dataset, group in rows.drop_duplicates(["dataset", "item"]).groupby("dataset", sort=False, observed=True):
         broken = group[group["status"] == "unreadable"]
         if len(broken):
             first = broken["reason"].iloc[0]

@@ -5,8 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xbench import leaderboard, runs, workflow
-from xbench.report import tables
+from xbench import leaderboard, published, runs, workflow
+from xbench.errors import XbenchError
+from xbench.filters import Filter
+from xbench.report import latex, tables
 from xbench.report.tables import number
 from xbench.store import SCHEMA
 
@@ -110,14 +112,14 @@ def test_nan_is_counted_noted_and_not_ranked(values):
     board = leaderboard.build(rows(values), MANIFEST)
     assert (cell(board, "good", "up").nan, cell(board, "good", "up").rank) == (3, None)
     assert cell(board, "weak", "up").rank.shared == 1
-    assert any("good on d" in note and "NaN on 3 of 40" in note for note in board.notes)
+    assert any("good on d" in note and "NaN on 3 of 40" in note for note in board.tables[0].notes)
 
 
 def test_fewer_items_are_noted_and_not_ranked(values):
     values["good", "up"] = values["good", "up"][:10]
     board = leaderboard.build(rows(values), MANIFEST)
     assert (cell(board, "good", "up").missing, cell(board, "good", "up").rank) == (30, None)
-    assert any("only 10 of 40" in note for note in board.notes)
+    assert any("only 10 of 40" in note for note in board.tables[0].notes)
 
 
 def test_the_models_quality_stands_beside(board):
@@ -148,11 +150,11 @@ def test_a_limited_run_is_compared_with_the_reference_on_its_own_items(values):
     assert {c.items for c in board.tables[0].columns} == {10}
     assert cell(board, "good", "up").estimate.n == 10
     assert cell(board, "weak", "up").rank.shared == 2
-    assert not any("only" in note for note in board.notes)
+    assert not any("only" in note for note in board.tables[0].notes)
 
 
 def test_every_form_has_every_method(board):
-    forms = [tables.to_markdown(board), tables.to_csv(board), tables.to_json(board)]
+    forms = [tables.to_markdown(board), tables.to_csv(board), tables.to_json(board), latex.to_latex(board)]
     assert all(method in form for method in ("good", "weak", "noise", "truth") for form in forms)
     frame = pd.read_csv(io.StringIO(tables.to_csv(board)))
     assert len(frame) == 10
@@ -167,20 +169,220 @@ def test_timings_can_be_left_out(board):
         assert "s/item" not in form(board, seconds=False)
 
 
-def test_terminal_leaves_intervals_out_where_it_is_narrow(board):
+def terminal(board, width=160):
     from rich.console import Console
 
-    def text(width):
-        console = Console(width=width, record=True, file=io.StringIO())
-        for part in tables.to_terminal(board, width):
-            console.print(part)
-        return console.export_text()
+    console = Console(width=width, record=True, file=io.StringIO())
+    for part in tables.to_terminal(board, width):
+        console.print(part)
+    return console.export_text()
 
-    assert "±" in text(160)
+
+def test_terminal_leaves_intervals_out_where_it_is_narrow(board):
+    assert "±" in terminal(board)
     for width in (40, 60, 80):
-        assert "±" not in text(width)
-        assert "good" in text(width)
-        assert number(cell(board, "good", "up").estimate.mean) in text(width)
+        assert "±" not in terminal(board, width)
+        assert "good" in terminal(board, width)
+        assert number(cell(board, "good", "up").estimate.mean) in terminal(board, width)
+
+
+def test_the_first_rank_is_seen_in_every_form(values):
+    values["weak", "up"] = values["good", "up"] + 0.001 * np.cos(np.arange(40))
+    board = leaderboard.build(rows(values), MANIFEST)
+    assert [cell(board, m, "up").best for m in ("good", "weak", "noise")] == [True, True, False]
+    assert [cell(board, m, "down").best for m in ("good", "weak")] == [True, False]
+    good, weak = (number(cell(board, m, "up").estimate.mean) for m in ("good", "weak"))
+    worse = number(cell(board, "weak", "down").estimate.mean)
+    for text, sign in (
+        (terminal(board), "*{}"),
+        (terminal(board, 60), "*{}"),
+        (tables.to_markdown(board), "**{}**"),
+        (latex.to_latex(board), r"\textbf{{{}}}"),
+    ):
+        assert sign.format(good) in text
+        assert sign.format(weak) in text
+        assert worse in text
+        assert sign.format(worse) not in text
+    for text in (terminal(board), tables.to_markdown(board), latex.to_latex(board)):
+        assert text.count("not told apart from the best of the column") == 1
+
+
+def test_signs_that_do_not_occur_are_not_explained(values):
+    values["weak", "up"], values["pixels", "up"] = values["good", "up"] - 0.1, values["noise", "up"] - 0.1
+    board = leaderboard.build(rows({k: v for k, v in values.items() if k[1] == "up"}), MANIFEST)
+    assert [sign for sign in leaderboard.LEGEND if sign in tables.to_markdown(board)] == []
+
+
+def test_the_footer_says_where_rows_come_from_once(values):
+    about = {"suite_version": "3", "xbench": "0.1.0", "seed": 7, "dtype": "float32", "batch_size": {"d": 8, "e": 8, "f": 4}}
+    board = leaderboard.build(rows(values), MANIFEST | about)
+    line = "suite t 3, xbench 0.1.0, seed 7, float32, batches of 8 (d, e), batches of 4 (f)"
+    assert tables.origins(board) == [line]
+    for text in (tables.to_markdown(board), latex.to_latex(board).replace(r"\_", "_")):
+        assert text.count(line) == 1
+        assert text.count("40 items") >= 1
+        assert text.count("deletion ↓ on d: p") + text.count(r"deletion $\downarrow$ on d: p") == 1
+    (origin,) = json.loads(tables.to_json(board))["origins"]
+    assert (origin["seed"], origin["batch_size"]["f"]) == (7, 4)
+
+
+def test_reference_rows_are_marked_and_their_origin_named(values):
+    mine = rows({key: v for key, v in values.items() if key[0] == "weak"})
+    board = leaderboard.build(mine, MANIFEST, (rows(values), MANIFEST | {"suite_version": "9"}))
+    assert "`good` (ref)" in tables.to_markdown(board)
+    assert "good (ref)" in terminal(board)
+    assert tables.origins(board) == ["suite t", "reference rows (ref): suite t 9"]
+    more = rows({key: v for key, v in values.items() if key in (("weak", "up"), ("weak", "down"), ("good", "down"))})
+    mixed = leaderboard.build(more, MANIFEST, (rows(values), MANIFEST))
+    (good,) = (line for line in mixed.tables[0].lines if line.method == "good")
+    assert (good.source, [cell.source for cell in good.cells]) == ("run", ["reference", "run"])
+    assert "good on d, insertion(steps=exact(10)): reference rows" in mixed.tables[0].notes
+    alone = leaderboard.build(rows(values), MANIFEST, (rows(values), MANIFEST))
+    assert tables.origins(alone) == ["suite t"]  # nothing came from there
+
+
+def test_several_suites_have_an_origin_and_a_reference_each(tiny_suite, tmp_path):
+    one = workflow.run(tiny_suite, out=tmp_path / "one")
+    two = workflow.run(tiny_suite.model_copy(update={"name": "other", "seed": 5}), out=tmp_path / "two")
+    _, manifest = runs.read_all([one.folder, two.folder])
+    assert runs.suites(manifest) == ["tiny", "other"]
+    assert [origin["seed"] for origin in manifest["origins"]] == [0, 5]
+    _, again = runs.join([runs.read(one.folder), (two.rows, manifest)])
+    assert again["origins"] == manifest["origins"]
+    assert "origins" not in runs.read_all([one.folder, one.folder])[1]
+    assert runs.suites(one.manifest) == ["tiny"]
+    assert runs.reference("tiny", "other") is None
+    (found, about), (both, _) = runs.reference("quick"), runs.reference("tiny", "quick")
+    assert about["suite"] == "quick"
+    assert len(found) == len(both) > 1000
+
+
+MORE = MANIFEST | {
+    "columns": {
+        "up": MANIFEST["columns"]["up"] | {"group": "faithfulness", "version": "1"},
+        "down": MANIFEST["columns"]["down"] | {"group": "faithfulness", "version": "1"},
+        "hit": MANIFEST["columns"]["up"] | {"metric": "hit", "dataset": "e(n=3)", "group": "ground_truth", "version": "1"},
+    }
+}
+
+
+@pytest.fixture
+def many(values):
+    hit = {(method, "hit"): values[method, "up"] for method in MANIFEST["methods"]}
+    found = rows(values | hit)
+    return pd.concat([found, found.assign(model="vit(n=2)")], ignore_index=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "columns", "models"),
+    [
+        (Filter(), ["up", "down", "hit"], ["net", "vit(n=2)"]),
+        (Filter(metrics=["insertion"]), ["up"], ["net", "vit(n=2)"]),
+        (Filter(metrics=["insertion(steps=exact(10))", "hit"], models=["vit"]), ["up", "hit"], ["vit(n=2)"]),
+        (Filter(datasets=["e"]), ["hit"], ["net", "vit(n=2)"]),
+        (Filter(datasets=["e( n=3 )"], group="ground_truth"), ["hit"], ["net", "vit(n=2)"]),
+        (Filter(group="faithfulness", models=["net"]), ["up", "down"], ["net"]),
+    ],
+)
+def test_filters(many, asked, columns, models):
+    board = leaderboard.build(many, MORE, asked=asked)
+    assert [table.model for table in board.tables] == models
+    assert {tuple(column.key for column in table.columns) for table in board.tables} == {tuple(columns)}
+
+
+def test_controls_stay_and_ranks_are_of_those_shown(many):
+    (table,) = leaderboard.build(many, MORE, asked=Filter(methods=["weak"], models=["net"])).tables
+    assert [line.method for line in table.lines] == ["weak", "noise", "pixels", "truth"]
+    assert table.lines[0].mean_rank == 1
+
+
+def test_a_filter_keeps_to_reference_rows_too(values):
+    mine = rows({key: v for key, v in values.items() if key[0] == "weak"})
+    board = leaderboard.build(mine, MANIFEST, (rows(values), MANIFEST), Filter(methods=["good"]))
+    assert {line.method: line.source for line in board.tables[0].lines}["good"] == "reference"
+    assert "weak" not in [line.method for line in board.tables[0].lines]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (Filter(metrics=["insertoin"]), "no metric 'insertoin' here; did you mean 'insertion'"),
+        (Filter(methods=["good", "wek"]), "no method 'wek' here; did you mean 'weak'"),
+        (Filter(models=["resnet"]), "no model 'resnet' here"),
+        (Filter(datasets=["e(n=4)"]), r"no dataset 'e\(n=4\)' here; did you mean 'e\(n=3\)'"),
+        (Filter(group="faithful"), "no metric of the group 'faithful' here; did you mean 'faithfulness'"),
+        (Filter(group="faithfulness", metrics=["hit"]), "no metric of the group 'faithfulness' here; known: ground_truth"),
+    ],
+)
+def test_unknown_names_are_errors(many, asked, message):
+    with pytest.raises(XbenchError, match=message):
+        leaderboard.build(many, MORE, asked=asked)
+
+
+def test_nothing_left_is_an_error(many):
+    only_net = many[(many["model"] == "net") | (many["metric"] != "hit")]
+    with pytest.raises(XbenchError, match="nothing is left"):
+        leaderboard.build(only_net, MORE, asked=Filter(models=["vit"], metrics=["hit"]))
+
+
+def test_an_old_manifest_knows_no_groups(board, values):
+    with pytest.raises(XbenchError, match=r"which group insertion\(steps=exact\(10\)\) on d is.*--metrics"):
+        leaderboard.build(rows(values), MANIFEST, asked=Filter(group="faithfulness"))
+
+
+def test_superseded_versions_are_left_out_with_a_note(values):
+    old, new = (rows({(m, key): values[m, "up"] for m in MANIFEST["methods"]}) for key in ("old", "new"))
+    about = MANIFEST["columns"]["up"]
+    columns = {"old": about | {"version": "9", "dataset": "d(n=3)"}, "new": about | {"version": "10"}}
+    both = pd.concat([old, new], ignore_index=True)
+    board = leaderboard.build(both, MANIFEST | {"columns": columns})
+    assert [column.key for column in board.tables[0].columns] == ["new"]
+    assert any("version 9 is superseded by version 10 and left out" in note for note in board.notes)
+    # Other parameters are another metric, and a version that no row is of supersedes nothing.
+    other = columns | {"new": about | {"version": "10", "metric": "insertion"}}
+    assert len(leaderboard.build(both, MANIFEST | {"columns": other}).tables[0].columns) == 2
+    assert [c.key for c in leaderboard.build(old, MANIFEST | {"columns": columns}).tables[0].columns] == ["old"]
+
+
+def test_published_figures_stand_apart(values, monkeypatch):
+    figure = published.Figure("Good", "VGG", "D", "insertion", 99.5, "%", "petsiuk2018rise", "Table 1", "[P:paper]")
+    plain = leaderboard.build(rows(values), MANIFEST)
+    assert not any("published" in form(plain) for form in (tables.to_markdown, terminal, latex.to_latex))
+    monkeypatch.setattr(published.Published, "by_ids", lambda _: {("good", "d", "insertion"): [figure]})
+    board = leaderboard.build(rows(values), MANIFEST)
+    text = "insertion 99.5 % (VGG; petsiuk2018rise [P])"
+    assert tables.figures(board.tables[0].lines[0], board.tables[0]) == text
+    assert tables.figures(board.tables[0].lines[1], board.tables[0]) == ""
+    for shown in (tables.to_markdown(board), latex.to_latex(board).replace(r"\%", "%"), terminal(board, 200)):
+        assert text in shown
+        assert "in no mean and no rank" in shown
+    assert text not in terminal(board, 60)
+    frame = pd.read_csv(io.StringIO(tables.to_csv(board)))
+    assert frame["published"].notna().sum() == 1
+    assert json.loads(tables.to_json(board))["tables"][0]["lines"][0]["cells"][0]["published"][0]["where"] == "Table 1"
+    measured = [(c.estimate, c.rank) for line in board.tables[0].lines for c in line.cells]
+    assert measured == [(c.estimate, c.rank) for line in plain.tables[0].lines for c in line.cells]
+
+
+def test_agreement_is_in_every_form(values):
+    for method, shift in (("good", 0.3), ("weak", 0.1)):
+        values[method, "up"] = values["noise", "up"] + shift
+    manifest = MANIFEST | {"methods": MANIFEST["methods"] | {"third": {"control": False}}}
+    values |= {("third", "up"): values["noise", "up"] + 0.2, ("third", "down"): values["noise", "down"]}
+    found = rows(values)
+    board = leaderboard.build(pd.concat([found, found.assign(model="vit")], ignore_index=True), manifest)
+    (up, down) = board.across
+    assert up.blocks == [("net", "d"), ("vit", "d")]
+    assert list(up.mean_ranks) == ["good", "third", "weak"]
+    assert down.mean_ranks == {"good": 1.0, "third": 2.0, "weak": 3.0}
+    assert board.tables[0].agreement.tau[0][1] == 1.0
+    for text in (terminal(board), tables.to_markdown(board), latex.to_latex(board)):
+        text = " ".join(text.split())
+        assert "Kendall's W 1.00 over 3 methods" in text
+        assert "deletion over 2 blocks (net, vit on d): Friedman p = 0.14 for 3 methods" in text
+    plain = json.loads(tables.to_json(board))
+    assert plain["across"][0]["blocks"] == [["net", "d"], ["vit", "d"]]
+    assert plain["tables"][1]["agreement"]["w"] == 1.0
 
 
 def test_numbers():
@@ -208,7 +410,7 @@ def test_what_applies_to_nothing_has_no_line_but_a_note(values):
     (table,) = board.tables
     assert "elsewhere" not in [line.method for line in table.lines]
     assert table.inapplicable == {"needs attention": ["elsewhere"]}
-    assert "net: elsewhere not applicable: needs attention" in board.notes
+    assert "elsewhere not applicable: needs attention" in table.notes
     # A single figure brings the line back.
     more.loc[more.index[:1], ["status", "value"]] = ["ok", 0.3]
     (table,) = leaderboard.build(pd.concat([found, more], ignore_index=True), manifest).tables

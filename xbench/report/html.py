@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -31,13 +32,23 @@ def render(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], 
     return environment.get_template("page.html.j2").render(
         board=board,
         manifest=manifest,
-        legend=leaderboard.LEGEND,
-        quality_line=tables.quality_line,
-        standing=tables.standing,
+        details=tables.details,
+        remarks=[*tables.legend(board, "bold on green"), *board.notes, *tables.origins(board)],
+        across=tables.across(board),
+        figures=tables.figures,
+        has_published=tables.has_published,
+        column_name=tables.column_name,
+        shade=_shade,
         empty=tables.short,
         curves={table.model: _curves(table, rows) for table in board.tables},
         gallery=_gallery(board, rows, manifest, gallery),
     )
+
+
+def _shade(tau: float) -> str:
+    """CSS for a cell of the heat table: green for columns that agree, red for those that contradict each other."""
+    colour = "46, 139, 87" if tau > 0 else "190, 70, 40"
+    return f"background: rgba({colour}, {0 if math.isnan(tau) else 0.6 * abs(tau):.2f})"
 
 
 def _curves(table: leaderboard.Table, rows: pd.DataFrame) -> list[Markup]:
@@ -52,7 +63,8 @@ def _curves(table: leaderboard.Table, rows: pd.DataFrame) -> list[Markup]:
             continue
         figure = Figure(figsize=(5.6, 3.4), layout="constrained")
         axis = figure.subplots()
-        means = {method: np.stack(group["vector"].to_list()).mean(axis=0) for method, group in mine.groupby("method")}
+        groups = mine.groupby("method", observed=True)["vector"]
+        means = {method: np.stack(vectors.to_list()).mean(axis=0) for method, vectors in groups}
         present = [line for line in table.lines if line.method in means]
         best = [line for line in present if not line.control][:CURVES_SHOWN]
         for i, line in enumerate(best + [line for line in present if line.control]):
@@ -96,10 +108,11 @@ def _axes(column: Column) -> tuple[str, str]:
 def _gallery(
     board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], gallery: Mapping[str, NDArray[Any]]
 ) -> list[dict[str, Any]]:
-    """Per kept item: its picture, what was explained, and an overlay per method in the table's order."""
+    """Per kept item of what is shown: its picture, what was explained, and an overlay per method in the table's order."""
     order = [line.method for table in board.tables for line in table.lines]
-    facts = rows.drop_duplicates(["model", "dataset", "item"]).set_index(["model", "dataset", "item"]).to_dict("index")
     datasets = list(dict.fromkeys(column.dataset for table in board.tables for column in table.columns))
+    rows = rows[rows["model"].isin([table.model for table in board.tables]) & rows["dataset"].isin(datasets)]
+    facts = rows.drop_duplicates(["model", "dataset", "item"]).set_index(["model", "dataset", "item"]).to_dict("index")
     keys = [tuple(key.split("|", 3)) for key in gallery]
     pictured = [(m, d, i) for m, d, i, method in keys if not method and (m, d, i) in facts]
     shown = []

@@ -1,4 +1,4 @@
-"""One table object in several forms: terminal, Markdown, CSV, JSON; and the phrases that they and the HTML page share."""
+"""One table object in several forms: terminal, Markdown, CSV, JSON; and the phrases that these, LaTeX and the HTML page share."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from xbench.leaderboard import LEGEND, MARKS, Cell, Leaderboard, Line, Quality, Table
+from xbench.agreement import Friedman
+from xbench.leaderboard import LEGEND, MARKS, Cell, Leaderboard, Line, Origin, Quality, Table
+from xbench.panels import Column
 from xbench.stats import Estimate
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -60,20 +63,123 @@ def unbeaten(table: Table) -> list[str]:
     return lines
 
 
-def standing(table: Table) -> list[str]:
-    """One line per column: which controls stand unbeaten, and by how many methods they are not beaten."""
+def figures(line: Line, table: Table) -> str:
+    """What papers report of a method: the content of the column ``published``."""
+    found = [(c.label, figure.text) for c, cell in zip(table.columns, line.cells, strict=True) for figure in cell.published]
+    return "; ".join(f"{label.rpartition(' ')[0]} {text}" for label, text in found)
+
+
+def has_published(table: Table) -> bool:
+    """Whether any cell has a published figure beside it."""
+    return any(cell.published for line in table.lines for cell in line.cells)
+
+
+def details(table: Table) -> list[str]:
+    """What stands below a model's table: its items, its columns' protocols, their agreement, and what was left out."""
+    lines = [quality_line(q) for q in table.quality]
+    lines += [_column_line(table, i, column) for i, column in enumerate(table.columns)]
+    return lines + _agreement_line(table) + table.notes
+
+
+def _column_line(table: Table, place: int, column: Column) -> str:
+    """A column's protocol, and which controls stand unbeaten by how many methods."""
+    line = f"{column.label} on {column.dataset}: {column.protocol}"
+    line += f"; chance: {column.chance}" if column.chance else ""
+    cells = [each.cells[place] for each in table.lines if each.cells[place].against]
+    times = Counter(c.control for cell in cells for c in cell.against if not c.beaten)
+    if times:
+        found = ", ".join(f"{control} by {n}" for control, n in times.most_common())
+        line += f"; of {len(cells)} methods, not beaten are {found}"
+    return line
+
+
+def _agreement_line(table: Table) -> list[str]:
+    """How alike the columns order the methods, in a line; none where it cannot be said."""
+    found = table.agreement
+    if found is None:
+        return []
+    pairs = [(tau, i, j) for i, row in enumerate(found.tau) for j, tau in enumerate(row[:i]) if math.isfinite(tau)]
+    if not pairs:
+        return []
+    names = [column_name(column, table) for column in table.columns]
+    (low, a, b), (high, c, d) = min(pairs), max(pairs)
+    line = f"how alike the {len(names)} columns order the methods (1 = the same order): "
+    line += f"Kendall's W {number(found.w, 2)} over {found.methods} methods; " if math.isfinite(found.w) else ""
+    line += f"tau-b {number(low, 2)} between {names[b]} and {names[a]}"
+    return [line + (f", up to {number(high, 2)} between {names[d]} and {names[c]}" if len(pairs) > 1 else "")]
+
+
+def column_name(column: Column, table: Table) -> str:
+    """The column's label, and its dataset where another column has the same."""
+    alike = sum(other.label == column.label for other in table.columns)
+    return column.label if alike == 1 else f"{column.label} on {column.dataset}"
+
+
+def legend(board: Leaderboard, best: str) -> list[str]:
+    """What the signs mean that occur. best: the sign of the best figures in this form, such as ``bold``."""
+    cells = [cell for table in board.tables for line in table.lines for cell in line.cells]
+    marks = {cell.mark for cell in cells}
     lines = []
-    for i, column in enumerate(table.columns):
-        cells = [line.cells[i] for line in table.lines if line.cells[i].against]
-        times = Counter(c.control for cell in cells for c in cell.against if not c.beaten)
-        if times:
-            found = ", ".join(f"{control} by {n}" for control, n in times.most_common())
-            lines.append(f"{column.label} on {column.dataset}: of {len(cells)} methods, not beaten are {found}")
+    if any(cell.best for cell in cells):
+        lines.append(f"{best}: not told apart from the best of the column (95 %, all pairs at once); rank: the mean over columns")
+    lines += [f"{mark} {text}" for mark, text in LEGEND.items() if mark in marks]
+    if any(cell.published for cell in cells):
+        lines.append("published: figures of papers, on their own models and under their own protocols; in no mean and no rank")
     return lines
 
 
+def footer(board: Leaderboard, best: str) -> list[str]:
+    """What stands once below all tables: what concerns all of them, and where their rows come from."""
+    return remarks(board, best) + origins(board)
+
+
+def remarks(board: Leaderboard, best: str) -> list[str]:
+    """What concerns all tables: signs, tests across models and datasets, notes."""
+    return legend(board, best) + across(board) + board.notes
+
+
+def origins(board: Leaderboard) -> list[str]:
+    """A line for each run that rows come from, and for the reference: suite, versions, seed, dtype and batch sizes."""
+    return list(filter(None, map(_origin_line, board.origins)))
+
+
+def across(board: Leaderboard) -> list[str]:
+    """A line for each test over models and datasets."""
+    return list(map(_across_line, board.across))
+
+
+def _across_line(test: Friedman) -> str:
+    """A test over models and datasets: its p, and which methods are not told apart from the best."""
+    models: dict[str, list[str]] = {}
+    for model, dataset in test.blocks:
+        models.setdefault(dataset, []).append(model)
+    blocks = "; ".join(f"{', '.join(names)} on {dataset}" for dataset, names in models.items())
+    line = (
+        f"{test.metric} over {len(test.blocks)} blocks ({blocks}): Friedman p = {test.p:.2g} for {len(test.mean_ranks)} methods, "
+    )
+    line += f"Nemenyi's critical difference of mean ranks {test.critical_difference:.1f}: "
+    if len(test.best) == len(test.mean_ranks):
+        return line + "no method is told apart from the best"
+    return line + "not told apart from the best are " + ", ".join(f"{name} ({rank:.1f})" for name, rank in test.best.items())
+
+
+def _origin_line(origin: Origin) -> str:
+    sizes: dict[int, list[str]] = {}
+    for dataset, size in origin.batch_size.items():
+        sizes.setdefault(size, []).append(dataset)
+    batches = [f"batches of {size}" + (f" ({', '.join(names)})" if len(sizes) > 1 else "") for size, names in sizes.items()]
+    facts = [
+        f"suite {origin.suite} {origin.suite_version}".rstrip() if origin.suite else "",
+        f"xbench {origin.xbench}" if origin.xbench else "",
+        f"seed {origin.seed}" if origin.seed is not None else "",
+        origin.dtype,
+        *batches,
+    ]
+    return ("reference rows (ref): " if origin.source == "reference" else "") + ", ".join(filter(None, facts))
+
+
 def to_terminal(board: Leaderboard, width: int = 160) -> list[RenderableType]:
-    """Renderables for rich. Where the terminal is narrow, intervals and costs are left out, never digits."""
+    """Renderables for rich. Where the terminal is narrow, intervals, costs and published figures are left out, never digits."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -81,6 +187,7 @@ def to_terminal(board: Leaderboard, width: int = 160) -> list[RenderableType]:
     shown: list[RenderableType] = []
     for table in board.tables:
         wide = width >= 60 + 14 * len(table.columns)
+        published = wide and has_published(table)
         title = f"{board.title}\n{table.model}"
         style = box.HEAVY_HEAD if wide else box.SIMPLE_HEAD
         grid = RichTable(
@@ -93,56 +200,67 @@ def to_terminal(board: Leaderboard, width: int = 160) -> list[RenderableType]:
         )
         grid.add_column("method", no_wrap=True, max_width=None if wide else 24)
         for column in table.columns:
-            grid.add_column(column.label.replace("_", " "), justify="right", overflow="fold", min_width=12 if wide else 6)
+            head = column_name(column, table).replace("_", " ")
+            grid.add_column(head, justify="right", overflow="fold", min_width=12 if wide else 6)
         for name in ("rank", "fwd", "bwd", "s/item") if wide else ("rank",):
             grid.add_column(name, justify="right", no_wrap=True)
+        if published:
+            grid.add_column("published", overflow="fold", min_width=20)
         previous = False
         for line in table.lines:
             if line.control and not previous:
                 grid.add_section()
             previous = line.control
-            cells = [short(c) if wide else number(c.estimate.mean) + c.mark or short(c) for c in line.cells]
+            cells = [_terminal_cell(cell, wide) for cell in line.cells]
             rank = "" if line.mean_rank is None else f"{line.mean_rank:.1f}"
             cost = (count(line.forwards), count(line.backwards), number(line.seconds)) if wide else ()
             name = line.method + (" (ref)" if line.source == "reference" else "")
-            grid.add_row(name, *cells, rank, *cost, style="dim" if line.control else "")
+            more = (Text(figures(line, table)),) if published else ()
+            grid.add_row(name, *cells, rank, *cost, *more, style="dim" if line.control else "")
         shown.append(grid)
-        shown.extend(Text(quality_line(q)) for q in table.quality)
-        shown.extend(Text(line) for line in standing(table))
-        marks = {cell.mark for line in table.lines for cell in line.cells} - {""}
-        shown.extend(Text(f"{mark} {LEGEND[mark]}") for mark in sorted(marks))
-    shown.extend(Text(note) for note in board.notes)
+        shown.extend(Text(text) for text in details(table))
+    shown.extend(Text(text) for text in footer(board, "* and bold"))
     return shown
 
 
+def _terminal_cell(cell: Cell, wide: bool) -> Text:
+    from rich.text import Text
+
+    text = short(cell) if wide else number(cell.estimate.mean) + cell.mark or short(cell)
+    return Text(f"*{text}", style="bold") if cell.best else Text(text)  # the star is seen where there are no styles, as in a file
+
+
 def to_markdown(board: Leaderboard, seconds: bool = True) -> str:
-    """Tables, then what each method does not beat."""
+    """Tables, each with what is to be said of it, then what is to be said of all."""
     out = [f"# {board.title}", ""]
     for table in board.tables:
+        published = has_published(table)
         head = ["method", *(f"{c.label}<br>{c.dataset}" for c in table.columns), "mean rank", "forwards", "backwards"]
         head += ["s/item"] if seconds else []
-        out += [f"## {table.model}", "", "| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+        rule = "|---" + "|---:" * (len(head) - 1) + ("|---|" if published else "|")
+        head += ["published"] if published else []
+        out += [f"## {table.model}", "", "| " + " | ".join(head) + " |", rule]
         for line in table.lines:
-            cells = [f"{number(c.estimate.mean)} {interval(c.estimate)}{c.mark}" if c.estimate.n else short(c) for c in line.cells]
-            name = (
-                f"`{line.method}`" + (" (control)" if line.control else "") + (" (reference)" if line.source == "reference" else "")
-            )
+            name = f"`{line.method}`" + (" (control)" if line.control else "") + (" (ref)" if line.source == "reference" else "")
             rank = "" if line.mean_rank is None else f"{line.mean_rank:.1f}"
             cost = [count(line.forwards), count(line.backwards)] + ([number(line.seconds)] if seconds else [])
-            out.append("| " + " | ".join([name, *cells, rank, *cost]) + " |")
-        out += [
-            "",
-            *(f"- {quality_line(q)}" for q in table.quality),
-            *(f"- {c.label} ({c.dataset}): {c.protocol}" for c in table.columns),
-        ]
-        out += [f"- {text}" for text in standing(table)]
-        out += [f"- {mark} {text}" for mark, text in LEGEND.items()] + [f"- {note}" for note in board.notes]
+            more = [figures(line, table)] if published else []
+            out.append("| " + " | ".join([name, *map(_markdown_cell, line.cells), rank, *cost, *more]) + " |")
+        out += ["", *(f"- {text}" for text in details(table))]
         against = unbeaten(table)
         if against:
             out += ["", "Not beaten (paired difference, positive = the method is better, 95 % interval):", ""]
             out += [f"- {text}" for text in against]
         out.append("")
-    return "\n".join(out)
+    below = [f"- {text}" for text in footer(board, "bold")]
+    return "\n".join([*out, "## Notes", "", *below, ""])
+
+
+def _markdown_cell(cell: Cell) -> str:
+    if not cell.estimate.n:
+        return short(cell)
+    mean = f"**{number(cell.estimate.mean)}**" if cell.best else number(cell.estimate.mean)
+    return f"{mean} {interval(cell.estimate)}{cell.mark}"
 
 
 def to_records(board: Leaderboard, seconds: bool = True) -> list[dict[str, Any]]:
@@ -156,7 +274,7 @@ def to_records(board: Leaderboard, seconds: bool = True) -> list[dict[str, Any]]
                     "model": table.model,
                     "method": line.method,
                     "control": line.control,
-                    "source": line.source,
+                    "source": cell.source,
                     "dataset": column.dataset,
                     "metric": column.metric,
                     "direction": column.direction,
@@ -175,6 +293,7 @@ def to_records(board: Leaderboard, seconds: bool = True) -> list[dict[str, Any]]
                     "place_low": cell.rank and cell.rank.low,
                     "place_high": cell.rank and cell.rank.high,
                     "mark": cell.mark,
+                    "published": "; ".join(figure.text for figure in cell.published),
                     "forwards": line.forwards,
                     "backwards": line.backwards,
                 }
@@ -195,7 +314,7 @@ def to_csv(board: Leaderboard, seconds: bool = True) -> str:
 
 
 def to_json(board: Leaderboard, seconds: bool = True) -> str:
-    """Everything: cells, comparisons with each control, the model's quality, notes. NaN becomes null."""
+    """Everything: cells, comparisons with each control, agreement, tests, the model's quality, notes. NaN becomes null."""
     return json.dumps(_plain(board, seconds), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
@@ -207,6 +326,6 @@ def _plain(value: Any, seconds: bool) -> Any:
         return _plain(fields, seconds)
     if isinstance(value, dict):
         return {k: _plain(v, seconds) for k, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_plain(v, seconds) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

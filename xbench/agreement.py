@@ -1,0 +1,157 @@
+"""Agreement across columns: Friedman's test with Nemenyi's critical difference, Kendall's W and tau-b.
+
+Within the table of one model: how alike its columns order the methods. Across models and datasets, one metric at a time: whether
+the methods differ at all, and how far apart mean ranks must be to tell two methods apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats as scipy_stats
+
+from xbench.filters import id_of
+from xbench.stats import CONFIDENCE, Array
+
+if TYPE_CHECKING:
+    from xbench.leaderboard import Table
+
+FEWEST = 3  # methods: the order of two is no pattern
+
+
+@dataclass(frozen=True)
+class Friedman:
+    """Friedman's test of one metric under one protocol, over blocks that rank the same methods (Demsar 2006, section 3.2.2).
+
+    blocks: (model, dataset), each once. mean_ranks: method -> mean of its ranks over the blocks, 1 is best, best first; ties
+    share their mean. statistic: chi-squared, corrected for ties, and its p; rough for fewer than ten blocks. critical_difference:
+    Nemenyi's; mean ranks that lie further apart differ (5 %, all pairs at once).
+
+    The test takes blocks for independent. Two models on the same pictures are not quite that, nor is one model on two datasets: p
+    is then too small, and speaks of these models and pictures only. Two metrics on one model and the same pictures are far from it,
+    and so may be two forms of a dataset, such as ``scenes(n=30)`` and ``scenes(n=90)``: of one model and dataset id a test has one
+    block, the first in the table's order.
+    """
+
+    metric: str
+    protocol: str
+    blocks: list[tuple[str, str]]
+    mean_ranks: dict[str, float]
+    statistic: float
+    p: float
+    critical_difference: float
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The methods whose mean ranks lie within the critical difference of the best one's."""
+        limit = min(self.mean_ranks.values()) + self.critical_difference
+        return {method: rank for method, rank in self.mean_ranks.items() if rank <= limit}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike the columns of one model's table order its methods, controls left out.
+
+    tau: ``[columns][columns]`` Kendall's tau-b in [-1, 1], 1 = the same order from best to worst, over the methods that both
+    columns rank; NaN for fewer than 3 or where all are equal. w: Kendall's W in [0, 1], 1 = all columns agree, over the methods
+    that all columns rank; NaN for fewer than 3. methods: how many these are.
+    """
+
+    tau: list[list[float]]
+    w: float
+    methods: int
+
+
+def within(table: Table) -> Agreement | None:
+    """The agreement of a table's columns; None where there is only one."""
+    if len(table.columns) < 2:
+        return None
+    figures = np.array([list(column.values()) for column in _figures(table)])
+    shared = figures[:, np.isfinite(figures).all(axis=0)]
+    return Agreement(taus(figures).tolist(), concordance(shared), shared.shape[1])
+
+
+def across(tables: Iterable[Table]) -> list[Friedman]:
+    """A test for each metric and protocol that ranks at least 3 methods in each of at least 2 blocks of model and dataset."""
+    found: dict[tuple[str, str], dict[tuple[str, str], dict[str, float]]] = {}
+    for table in tables:
+        taken: set[tuple[str, str, str]] = set()
+        for column, figures in zip(table.columns, _figures(table), strict=True):
+            what = (column.metric, column.protocol, id_of(column.dataset))
+            if what not in taken:
+                found.setdefault((column.metric, column.protocol), {})[table.model, column.dataset] = figures
+            taken.add(what)
+    tests = []
+    for (metric, protocol), blocks in found.items():
+        known = [{method for method, figure in figures.items() if math.isfinite(figure)} for figures in blocks.values()]
+        methods = sorted(set.intersection(*known))
+        if len(blocks) < 2 or len(methods) < FEWEST:
+            continue
+        ranked = np.array([[figures[method] for method in methods] for figures in blocks.values()])
+        statistic, p = friedman(ranked)
+        mean = ranks(ranked).mean(axis=0)
+        ordered = {methods[i]: float(mean[i]) for i in np.argsort(mean, kind="stable")}
+        tests.append(Friedman(metric, protocol, list(blocks), ordered, statistic, p, critical_difference(*ranked.shape)))
+    return tests
+
+
+def _figures(table: Table) -> list[dict[str, float]]:
+    """For each column its ranked methods' figures, higher = better; NaN for a method that has no rank there."""
+    methods = [line for line in table.lines if not line.control]
+    return [
+        {
+            line.method: (1 if column.direction == "higher" else -1) * cell.estimate.mean if cell.rank else math.nan
+            for line, cell in ((line, line.cells[i]) for line in methods)
+        }
+        for i, column in enumerate(table.columns)
+    ]
+
+
+def ranks(figures: Array) -> Array:
+    """``[B, K]`` figures, higher = better -> ranks within each block, 1 is best; ties share their mean rank."""
+    return np.asarray(scipy_stats.rankdata(-_rounded(figures), axis=1))
+
+
+def friedman(figures: Array) -> tuple[float, float]:
+    """``[B, K]`` figures of 3 or more methods -> (chi-squared corrected for ties, its p); 0 and 1 where all are equal."""
+    rounded = _rounded(figures)
+    if (rounded == rounded[:, :1]).all():
+        return 0.0, 1.0
+    statistic, p = scipy_stats.friedmanchisquare(*rounded.T)
+    return float(statistic), float(p)
+
+
+def critical_difference(blocks: int, methods: int) -> float:
+    """How far apart mean ranks of two methods must be to differ by Nemenyi's (1963) test: q sqrt(K (K + 1) / (6 B))."""
+    q = scipy_stats.studentized_range.ppf(CONFIDENCE, methods, np.inf) / math.sqrt(2)
+    return float(q * math.sqrt(methods * (methods + 1) / (6 * blocks)))
+
+
+def concordance(figures: Array) -> float:
+    """``[B, K]`` figures -> Kendall's W (Kendall & Babington Smith 1939), corrected for ties; NaN for K < 3 methods."""
+    blocks, methods = figures.shape
+    return friedman(figures)[0] / (blocks * (methods - 1)) if methods >= FEWEST else math.nan
+
+
+def taus(figures: Array) -> Array:
+    """``[B, K]`` figures, NaN where there is none -> ``[B, B]`` Kendall's tau-b of each pair of rows (Kendall 1945).
+
+    Over pairs of methods, of which both rows must have both: those ordered alike less those ordered otherwise, divided by the
+    geometric mean of how many each row orders at all.
+    """
+    rounded, has = _rounded(figures), np.isfinite(figures).astype(np.float64)
+    a, b = np.triu_indices(figures.shape[1], 1)
+    known = has[:, a] * has[:, b]
+    order = np.nan_to_num(np.sign(rounded[:, a] - rounded[:, b]))
+    ordered = order**2 @ known.T
+    some = (has @ has.T >= FEWEST) & (ordered * ordered.T > 0)
+    return np.divide(order @ order.T, np.sqrt(ordered * ordered.T), out=np.full(some.shape, np.nan), where=some)
+
+
+def _rounded(figures: Array) -> Array:
+    """Figures of equal maps are equal, whatever their last digits say."""
+    return np.asarray(np.round(figures, 9))
