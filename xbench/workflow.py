@@ -19,7 +19,7 @@ import pandas as pd
 from xbench import keys, leaderboard, manifests, runs, suite
 from xbench.errors import XbenchError
 from xbench.registry import registry
-from xbench.store import Store
+from xbench.store import Store, plain
 from xbench.suite import Plan, Selection, Suite
 
 if TYPE_CHECKING:
@@ -44,8 +44,18 @@ class Silent:
 
 
 @dataclass(frozen=True)
+class _Spread:
+    """Over how many processes, and what these need to open the same plan."""
+
+    workers: int
+    suite: Suite
+    selection: Selection
+    plugins: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """A finished run. rows: those of this request. computed: how many rows were computed just now."""
+    """A finished run. rows: those of this request, strings as strings. computed: how many rows were computed just now."""
 
     folder: Path
     rows: pd.DataFrame
@@ -59,7 +69,7 @@ class Outcome:
     def nan_methods(self) -> dict[str, tuple[int, int]]:
         """Methods with NaN values: how many of their values, of how many."""
         bad = self.rows[self.rows["status"] == "nan"]
-        return {str(m): (len(g), int((self.rows["method"] == m).sum())) for m, g in bad.groupby("method")}
+        return {str(m): (len(g), int((self.rows["method"] == m).sum())) for m, g in bad.groupby("method", observed=True)}
 
 
 def run(
@@ -71,6 +81,7 @@ def run(
     fresh: bool = False,
     save_maps: bool = False,
     threads: int | None = None,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> Outcome:
     """Run a suite, or what is left of it, into a directory.
@@ -80,7 +91,7 @@ def run(
         selection: what to narrow or replace. out: the run directory, ``results/runs/<suite>`` by default, of a shard
             ``results/runs/<suite>-<i>of<n>``.
         plugins: files or modules to load first. fresh: forget the directory's rows. save_maps: keep every map, too.
-        threads: of torch, all cores by default.
+        threads: of torch, all cores by default. workers: processes that share the units and the threads, each with its own models.
 
     Raises:
         XbenchError: anything the user can mend; whole units that were done before stay.
@@ -94,10 +105,12 @@ def run(
             store.clear()
         manifest = store.manifest()
         if manifest.get("complete") and manifest.get("request") == request and not manifests.changed_input(manifest):
-            return Outcome(store.folder, manifests.selected(store.rows(), manifest), manifest, 0)
+            return Outcome(store.folder, plain(manifests.selected(store.rows(), manifest)), manifest, 0)
         loaded = [registry.load(plugin) for plugin in plugins]
         plan = suite.plan(chosen, selection, registry)
-        return _run(plan, request, store, manifest, loaded, save_maps, threads, progress)
+        return _run(
+            plan, request, store, manifest, loaded, save_maps, threads, progress, _Spread(workers, chosen, selection, plugins)
+        )
 
 
 def score(
@@ -131,7 +144,7 @@ def score(
     with store.lock():
         plan = dataclasses.replace(suite.plan(chosen, selection, registry), methods=(method,))
         done = _run(plan, request, store, store.manifest(), loaded, False, threads, progress)
-    return dataclasses.replace(done, rows=store.rows())
+    return dataclasses.replace(done, rows=plain(store.rows()))
 
 
 def items(suite_name: str | Suite, selection: Selection | None = None, *, plugins: Sequence[str] = ()) -> pd.DataFrame:
@@ -173,14 +186,16 @@ def _run(
     save_maps: bool,
     threads: int | None,
     progress: Progress,
+    spread: _Spread | None = None,
 ) -> Outcome:
     import torch
 
     from xbench import planning
-    from xbench.engines import local
+    from xbench.engines import local, processes
     from xbench.mapstore import MapStore, StoredMethod
 
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    threads = threads or os.cpu_count() or 1
+    torch.set_num_threads(threads)
     try:
         torch.empty(0, device=plan.device)
     except (RuntimeError, AssertionError) as error:
@@ -199,7 +214,13 @@ def _run(
     computed, total = 0, sum(len(u.items) * len(u.cells) for u in units)
     if units:
         progress.start(f"{plan.suite.name}: {total} values in {len(units)} units", len(units))
-        for done, (unit, result) in enumerate(local.execute(units, progress.advance), 1):
+        if spread and spread.workers > 1:
+            each = max(1, threads // spread.workers)
+            job = processes.Job(spread.suite, spread.selection, tuple(spread.plugins), store.maps, save_maps, each)
+            results = processes.execute(units, scenes, job, spread.workers, progress.advance)
+        else:
+            results = local.execute(units, progress.advance)
+        for done, (unit, result) in enumerate(results, 1):
             if save_maps:
                 _save_maps(unit, result, kept)
             store.write_part(unit.id, result.rows, result.gallery)
@@ -209,7 +230,7 @@ def _run(
     manifest["class_names"] = manifests.class_names(merged, scenes, old)
     manifest["complete"] = True
     store.write_manifest(manifest)
-    return Outcome(store.folder, manifests.selected(merged, manifest), manifest, computed)
+    return Outcome(store.folder, plain(manifests.selected(merged, manifest)), manifest, computed)
 
 
 def _save_maps(unit: Unit, result: Result, kept: MapStore) -> None:
