@@ -1,5 +1,6 @@
 """What the pages of docs/ show works: suites validate, plug-in files load and run, commands exist, links lead somewhere."""
 
+import inspect
 import json
 import re
 import shlex
@@ -118,6 +119,46 @@ def test_links_between_pages_lead_somewhere():
             assert (DOCS / next(filter(None, target))).is_file(), target
         for name in re.findall(r"```\{toctree\}.*?\n\n(.*?)```", text, re.DOTALL):
             assert all((DOCS / f"{entry}.md").is_file() for entry in name.split())
+
+
+def test_the_rows_page_has_every_column_and_key():
+    from dataclasses import fields
+
+    from xbench import runs
+    from xbench.manifests import describe
+    from xbench.store import SCHEMA
+    from xbench.submissions import Submission
+
+    text = (DOCS / "rows.md").read_text(encoding="utf-8")
+    columns, keys = text.split("## The manifest")
+    listed = re.findall(r"^\| `(\w+)` \| ([\w ]+) \| ", columns, re.MULTILINE)
+    types = [f"list of {f.type.value_type}" if f.name == "vector" else str(f.type) for f in SCHEMA]
+    assert listed == list(zip(SCHEMA.names, types, strict=True))
+    named = {key for cell in re.findall(r"^\| (`\w+`.*?) \| ", keys, re.MULTILINE) for key in re.findall(r"`(\w+)`", cell)}
+    written = set(re.findall(r'^        "(\w+)":', inspect.getsource(describe), re.MULTILINE))
+    assert len(written) > 15
+    assert named == written | {"complete", "submission"} | set(runs.read(DOCS.parent / "results" / "quick")[1])
+    assert f"only: {', '.join(f.name for f in fields(Submission))} (sha256" in keys
+
+
+def test_the_queries_of_the_rows_page_print_what_it_shows(monkeypatch, tmp_path, capsys):
+    duckdb = pytest.importorskip("duckdb")
+    monkeypatch.chdir(DOCS.parent)
+    names: dict[str, object] = {}
+
+    def shown(match: re.Match[str]) -> str:
+        language, code = match[1], match[2]
+        if language == "python":
+            exec(code, names)
+        else:
+            print(duckdb.sql(code).df().to_string(index=False))  # noqa: T201
+        lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+        return f"```{language}\n{code}```\n" + ("\n".join(["\n```text", *lines, "```\n"]) if match[3] else "")
+
+    text = (DOCS / "rows.md").read_text(encoding="utf-8")
+    true = re.sub(r"```(python|sql)\n(.*?)```\n(\n```text\n.*?```\n)?", shown, text, flags=re.DOTALL)
+    (tmp_path / "rows.md").write_text(true, encoding="utf-8")
+    assert text == true, f"the page as its queries print it: {tmp_path / 'rows.md'}"
 
 
 def test_the_networks_of_the_page_are_those_that_ship():

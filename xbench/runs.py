@@ -1,4 +1,4 @@
-"""Run directories: reading one or several, merging the shards of a run, publishing one as reference results."""
+"""Run directories: reading one or several, and merging the shards of a run."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xbench import leaderboard
 from xbench.errors import XbenchError
-from xbench.report import tables
-from xbench.store import IDENTITY, Store, write, write_text
+from xbench.store import Store, canonical, concat, write
+
+ORIGIN = ("suite", "suite_version", "xbench", "seed", "dtype", "batch_size")  # what a leaderboard says of a run
 
 
-def reference(name: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
-    """Rows and manifest of the committed results of a suite, or None."""
-    folder = Path(str(resources.files("xbench.results"))) / name
-    store = Store(folder)
-    manifest = store.manifest() if folder.is_dir() else {}
-    return (store.rows(), manifest) if manifest else None
+def reference(*suites: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+    """Rows and manifest of the committed results of one or more suites; None where there are none."""
+    folders = [Path(str(resources.files("xbench.results"))) / name for name in suites]
+    found = [read(folder) for folder in folders if folder.is_dir() and Store(folder).manifest()]
+    return (found[0] if len(found) == 1 else join(found)) if found else None
+
+
+def suites(manifest: Mapping[str, Any]) -> list[str]:
+    """The suites of a run, or of the several runs that were read as one."""
+    return list(dict.fromkeys(origin["suite"] for origin in manifest.get("origins", [manifest])))
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -42,13 +46,24 @@ def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 def read_all(folders: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Several run directories as one: of rows of equal identity the last directory's count."""
-    found = [read(folder) for folder in folders]
+    return join([read(folder) for folder in folders])
+
+
+def join(found: Sequence[tuple[pd.DataFrame, dict[str, Any]]]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Rows and manifests of several runs as one: of rows of equal identity the last run's count.
+
+    Where they are of several suites, versions or settings, the manifest lists these as ``origins``.
+    """
     manifests = [manifest for _, manifest in found]
     merged: dict[str, Any] = {**manifests[-1], "complete": all(m.get("complete", True) for m in manifests)}
     for name in ("columns", "methods", "models", "datasets", "class_names"):
         merged[name] = {key: value for m in manifests for key, value in m.get(name, {}).items()}
-    together = pd.concat([rows for rows, _ in found], ignore_index=True).drop_duplicates(IDENTITY, keep="last")
-    return together.sort_values(IDENTITY).reset_index(drop=True), merged
+    origins: list[dict[str, Any]] = []
+    for m in manifests:
+        origins += [o for o in m.get("origins", [{name: m.get(name) for name in ORIGIN}]) if o not in origins]
+    if len(origins) > 1:
+        merged["origins"] = origins
+    return canonical(concat([rows for rows, _ in found])), merged
 
 
 def merge(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -107,18 +122,3 @@ def _join_shards(manifest: dict[str, Any], parts: Sequence[Mapping[str, Any]]) -
             columns.setdefault(column, {}).update(dict.fromkeys(items))
     limited = manifest["request"]["selection"]["limit"] is not None
     manifest["wanted"] = {**manifest["wanted"], "items": {c: list(items) for c, items in columns.items()} if limited else {}}
-
-
-def publish(rows: pd.DataFrame, about: Mapping[str, Any], folder: Path) -> None:
-    """Write what the repository keeps of a run: rows and tables without timings, a manifest without this machine's paths."""
-    drop = ("inputs", "machine", "request", "wanted")
-    manifest = {k: v for k, v in about.items() if k not in drop}
-    store = Store(folder)
-    store.make()
-    order = rows.sort_values(IDENTITY).assign(seconds=float("nan")).reset_index(drop=True)
-    store.write_rows(order)
-    store.write_manifest(manifest)
-    board = leaderboard.build(order, manifest)
-    texts = {"md": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
-    for suffix, render in texts.items():
-        write_text(folder / f"leaderboard.{suffix}", render(board, seconds=False))
