@@ -11,7 +11,7 @@ TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark test lint types docs speed reference constraints clean
+.PHONY: help setup benchmark gate baseline test lint types docs speed reference constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 benchmark: setup ## Run the suite quick and leave its leaderboard in results/runs/quick
-	$(BIN)/xbench run quick --out results/runs/quick
+	$(BIN)/xbench run quick --workers 2 --out results/runs/quick
 
 test: setup ## Run all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
@@ -50,9 +50,25 @@ speed: setup ## Measure speed, as ratios within one run
 	$(BIN)/python benchmarks/localization.py
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/scenes.py
+	$(BIN)/python benchmarks/leaderboard.py
 
-reference: setup ## Finish the run of the suite quick and publish it to results/quick, which is committed
-	$(BIN)/xbench publish quick --run results/runs/quick --out results/quick
+gate: setup ## Did explanations get worse? The suite gate against the committed baseline in results/gate
+	$(BIN)/xbench run gate --workers 2 --out results/runs/gate
+	$(BIN)/xbench gate results/gate results/runs/gate --junit results/runs/gate/junit.xml --summary results/runs/gate/summary.md
+
+baseline: setup ## Accept the explanations of today as the baseline in results/gate, which is committed
+	$(BIN)/xbench run gate --workers 2 --out results/runs/gate
+	rm -rf build/baseline
+	$(BIN)/xbench submit results/runs/gate --name baseline --by "the xbench project" --out build/baseline
+	rm -rf results/gate
+	mv build/baseline results/gate
+
+reference: setup ## Finish the run of the suite quick and submit it as results/quick, which is committed
+	$(BIN)/xbench run quick --workers 2 --out results/runs/quick
+	rm -rf build/reference
+	$(BIN)/xbench submit results/runs/quick --name reference --by "the xbench project" --out build/reference
+	rm -rf results/quick
+	mv build/reference results/quick
 
 constraints: setup ## Resolve constraints.txt anew
 	$(BIN)/python -m pip install -q uv

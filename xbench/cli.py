@@ -13,6 +13,8 @@ import typer
 from xbench.errors import XbenchError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from xbench.leaderboard import Leaderboard
     from xbench.workflow import Outcome
 
@@ -22,7 +24,7 @@ app = typer.Typer(
     help="How good are this model's explanations, and did they just get worse?",
 )
 _WrongOption: type[Exception] = typer.BadParameter.__mro__[2]  # click's base of such errors, which typer does not export
-KINDS = ("methods", "metrics", "datasets", "models", "suites", "recipes")
+KINDS = ("methods", "metrics", "datasets", "models", "suites", "recipes", "published")
 
 Plugins = Annotated[list[str], typer.Option("--plugin", help="A plug-in file or module to load first; may be repeated.")]
 
@@ -34,7 +36,7 @@ def main(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, metrics, datasets, models, suites or recipes")],
+    kind: Annotated[str, typer.Argument(help="methods, metrics, datasets, models, suites, recipes or published (by papers)")],
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     plugin: Plugins = [],
 ) -> None:
@@ -53,6 +55,10 @@ def list_(
         from xbench.training import recipes
 
         found = {name: recipes.load(recipes.find(name)).title for name in recipes.recipes()}
+    elif kind == "published":
+        from xbench import published
+
+        found = published.listing(published.load())
     else:
         single: Any = kind.removesuffix("s")
         found = {}
@@ -132,6 +138,7 @@ def run(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16; part of the protocol, never mixed in a column.")] = "float32",
     shard: Annotated[str | None, typer.Option(help="Only part I/N of the work; see merge.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [all cores].")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work and the threads.")] = 1,
     plugin: Plugins = [],
     save_maps: Annotated[bool, typer.Option("--save-maps", help="Keep every map; changed metrics need no new ones.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what is in the run directory.")] = False,
@@ -146,7 +153,15 @@ def run(
     start = time.perf_counter()
     with Console() as progress:
         done = workflow.run(
-            suite, selection, out=out, plugins=plugin, fresh=fresh, save_maps=save_maps, threads=threads, progress=progress
+            suite,
+            selection,
+            out=out,
+            plugins=plugin,
+            fresh=fresh,
+            save_maps=save_maps,
+            threads=threads,
+            workers=workers,
+            progress=progress,
         )
     _show(done, start)
 
@@ -244,7 +259,7 @@ def merge(
     from xbench import leaderboard, runs
 
     rows, manifest = runs.merge(folders, out)
-    board = leaderboard.build(rows, manifest, runs.reference(manifest["suite"]))
+    board = leaderboard.build(rows, manifest, runs.reference(*runs.suites(manifest)))
     _write(out / "leaderboard.html", _html(board, rows, manifest, out))
     _print(board)
     print(f"{len(rows)} rows of {len(folders)} runs: {out}")
@@ -252,24 +267,32 @@ def merge(
 
 @app.command("leaderboard")
 def leaderboard_(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories; rows of equal protocol share a table.")],
-    format: Annotated[str, typer.Option(help="table, csv, md, json or html")] = "table",
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories; rows of equal protocol share a table.")],
+    format: Annotated[str, typer.Option(help="table, csv, md, latex, json or html")] = "table",
+    models: Annotated[str | None, typer.Option(help="Which models: comma-separated specs, or ids for all their specs.")] = None,
+    datasets: Annotated[str | None, typer.Option(help="Which datasets.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Which metrics.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Which methods; controls stay.")] = None,
+    group: Annotated[str | None, typer.Option(help="Metrics of one group: ground_truth or faithfulness.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the screen.")] = None,
 ) -> None:
-    """Show the leaderboard of one or more runs, finished or not."""
-    from xbench import leaderboard
+    """Show the leaderboard of one or more runs, finished or not, beside the reference rows of the same suite and protocol."""
+    from xbench import leaderboard, runs
     from xbench.errors import did_you_mean
-    from xbench.report import tables
-    from xbench.runs import read_all
+    from xbench.filters import Filter
+    from xbench.report import latex, tables
+    from xbench.submissions import read_all
+    from xbench.suite import listed
 
-    rows, manifest = read_all(runs)
-    board = leaderboard.build(rows, manifest)
-    renderers = {"csv": tables.to_csv, "md": tables.to_markdown, "json": tables.to_json}
+    asked = Filter(listed(models), listed(datasets), listed(metrics), listed(methods), group)
+    rows, manifest = read_all(folders)
+    board = leaderboard.build(rows, manifest, runs.reference(*runs.suites(manifest)), asked)
+    renderers = {"csv": tables.to_csv, "md": tables.to_markdown, "latex": latex.to_latex, "json": tables.to_json}
     if format == "table" and out is None:
         _print(board)
         return
     if format == "html":
-        text = _html(board, rows, manifest, *runs)
+        text = _html(board, rows, manifest, *folders)
     elif format in renderers:
         text = renderers[format](board)
     else:
@@ -281,20 +304,106 @@ def leaderboard_(
 
 
 @app.command()
-def publish(
-    suite: Annotated[str, typer.Argument(help="A suite whose finished run is in RUN")],
-    out: Annotated[Path, typer.Option(help="Where the reference goes.")],
-    run_dir: Annotated[Path | None, typer.Option("--run", help="Run directory [results/runs/SUITE].")] = None,
+def submit(
+    run: Annotated[Path, typer.Argument(help="Run directory: finished, whole tracks, with the suite's controls.")],
+    name: Annotated[str, typer.Option(help="Of the submission: lower-case letters, digits, hyphens.")],
+    by: Annotated[str, typer.Option(help="Who measured.")],
+    link: Annotated[str, typer.Option(help="Where to read more.")] = "",
+    note: Annotated[str, typer.Option(help="One line for the leaderboard.")] = "",
+    suite: Annotated[str | None, typer.Option(help="The run's suite, where it is a TOML file of your own.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A new folder [results/submissions/SUITE/NAME].")] = None,
     plugin: Plugins = [],
 ) -> None:
-    """Finish a suite's run and write its rows and tables, without timings, as reference results."""
-    from xbench import runs, workflow
-    from xbench.report.progress import Console
+    """Check a finished run and place its rows and tables under results/."""
+    from xbench import submissions
+    from xbench.registry import registry
 
-    with Console() as progress:
-        done = workflow.run(suite, out=run_dir, plugins=plugin, progress=progress)
-    runs.publish(done.rows, done.manifest, out)
-    print(f"{len(done.rows)} rows: {out}")
+    who = submissions.Submission(name, by, link, note)
+    for module in plugin:
+        registry.load(module)
+    folder, rows = submissions.submit(run, who, suite, out)
+    for line in submissions.nan_lines(rows):
+        print(line)
+    print(f"{len(rows)} rows of {rows['method'].nunique()} methods: {folder}")
+
+
+@app.command()
+def verify(folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Submissions.")]) -> None:
+    """Check that submissions are whole, and that their rows give their tables."""
+    from xbench import submissions
+
+    for folder in folders:
+        print(f"{folder}: {submissions.verify(folder)} rows give its tables")
+
+
+@app.command("tables")
+def tables_(folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Submissions.")]) -> None:
+    """Write the tables of submissions anew from their rows, after a change of xbench's statistics or forms."""
+    from xbench import submissions
+
+    for folder in folders:
+        submissions.write_tables(folder)
+        print(f"{folder}: tables written")
+
+
+@app.command()
+def gate(
+    baseline: Annotated[Path, typer.Argument(help="Run directory or published results that the run is held against.")],
+    run: Annotated[Path, typer.Argument(help="Run directory, computed by the code at hand.")],
+    margins: Annotated[Path | None, typer.Option(help="How much loss is let pass [gate.toml where there is one].")] = None,
+    junit: Annotated[Path | None, typer.Option(help="JUnit XML to write.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Markdown to write, made for a pull request.")] = None,
+) -> None:
+    """Did explanations get worse? Exit code 0: no; 1: yes; 2: cannot judge, and what would settle it."""
+    from xbench import gate, runs
+    from xbench.report import verdicts
+
+    standing = Path("gate.toml")
+    chosen = margins or (standing if standing.is_file() else None)
+    report = gate.judge(runs.read(baseline), runs.read(run), gate.load(chosen) if chosen else None)
+    if junit is not None:
+        _write(junit, verdicts.to_junit(report))
+    if summary is not None:
+        _write(summary, verdicts.to_markdown(report))
+    print("\n".join(verdicts.to_lines(report)))
+    raise typer.Exit(report.exit_code)
+
+
+@app.command("compare")
+def compare_(
+    run: Annotated[Path, typer.Argument(help="Run directory; of two runs the old one.")],
+    first: Annotated[str, typer.Argument(metavar="METHOD|RUN", help="A method of the run; or the new run.")],
+    second: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="Another method of the run.")] = None,
+    metric: Annotated[str | None, typer.Option(help="By which to find the items that differ most [the first].")] = None,
+    pictures: Annotated[int, typer.Option(min=1, help="How many items that differ most to show.")] = 6,
+    out: Annotated[Path | None, typer.Option(help="PNG or JPEG to write: a sheet of these items with both maps.")] = None,
+    format: Annotated[str, typer.Option(help="table, md or json")] = "table",
+) -> None:
+    """Compare two methods of a run, or two runs: which is better, by how much, how sure, at what cost, where they differ most."""
+    from xbench import compare, runs
+    from xbench.errors import did_you_mean
+    from xbench.report import comparisons
+
+    renderers = {"md": comparisons.to_markdown, "json": comparisons.to_json}
+    if format != "table" and format not in renderers:
+        raise XbenchError(f"unknown format {format!r}{did_you_mean(format, ['table', *renderers])}")
+    if second is not None:
+        report = compare.of_methods(runs.read(run), first, second)
+        folders = run, run
+    elif Path(first).is_dir():
+        folders = Path(first), run
+        report = compare.of_runs(runs.read(folders[0]), runs.read(run), (first, str(run)))
+    else:
+        raise XbenchError(f"{first} is not a run directory; name a second run, or two methods of {run}")
+    differences = compare.differing(report, metric)
+    if format == "table":
+        console = _console()
+        for part in comparisons.to_terminal(report, differences[:pictures], console.width):
+            console.print(part)
+    else:
+        print(renderers[format](report, differences[:pictures]), end="")
+    if out is not None:  # apart from the text, which may be JSON
+        print(comparisons.to_sheet(report, folders, differences, pictures, out), file=sys.stderr)
 
 
 @app.command()
@@ -388,13 +497,17 @@ def _html(board: Leaderboard, rows: Any, manifest: Any, *folders: Path) -> str:
 
 
 def _print(board: Leaderboard) -> None:
-    from rich.console import Console
-
     from xbench.report import tables
 
-    console = Console() if sys.stdout.isatty() else Console(width=160, color_system=None)
+    console = _console()
     for part in tables.to_terminal(board, console.width):
         console.print(part)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=160, color_system=None)
 
 
 def _write(path: Path, text: str) -> None:

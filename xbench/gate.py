@@ -20,7 +20,7 @@ from scipy import stats as scipy_stats
 from xbench import manifests, pairing, stats, toml
 from xbench.errors import XbenchError
 from xbench.pairing import Pair, Run
-from xbench.stats import Estimate
+from xbench.stats import Draws, Estimate
 
 SPREAD = 0.25  # margin in standard deviations of the baseline's items
 ALARMS = 0.05  # chance of any false alarm in one gate
@@ -129,33 +129,45 @@ def judge(baseline: Run, run: Run, margins: Margins | None = None, *, fresh: boo
         problems.append(f"the run's rows were not computed by what is at hand ({changed}); run it again")
     if problems:
         return Report([], problems)
-    found = pairing.pair(baseline, run)
-    return Report(_judge_all(found.pairs, margins or Margins(spread=SPREAD)), found.unmatched)
+    rows, manifest = run
+    if "wanted" in manifest:  # a directory may hold rows of earlier requests, which nobody computed anew
+        rows = manifests.selected(rows, manifest)
+    found = pairing.pair(baseline, (rows, manifest))
+    return Report(judge_pairs(found.pairs, margins or Margins(spread=SPREAD)), found.unmatched)
 
 
-def _judge_all(pairs: Sequence[Pair], margins: Margins) -> list[Judgement]:
-    judged = []
-    gains = [pair.scores.gains(1, 0) if pair.scores.known.any() else None for pair in pairs]
-    p = stats.holm([float(g.worse()[0]) if g is not None and g.clusters > 1 else math.nan for g in gains])
+def judge_pairs(pairs: Sequence[Pair], margins: Margins) -> list[Judgement]:
+    """Judge figures together: Holm's correction is over all of them."""
+    draws = [_draws(pair) for pair in pairs]
+    losses = [math.nan if d is None or d.clusters < 2 else float(d.worse()[2]) for d in draws]
+    p = stats.holm(losses)
     strictest = scipy_stats.norm.isf(ALARMS / max(1, int(np.isfinite(p).sum())))
-    for pair, gain, corrected in zip(pairs, gains, p, strict=True):
-        before, now = pair.scores.estimates()
-        if gain is None:
-            judged.append(Judgement(pair, before, now, stats.NONE, math.nan, math.nan, "cannot judge"))
-            continue
-        (change,) = gain.estimates()
-        every = pair.scores.draws(np.array([0]), pair.scores.known[0])
-        margin = margins.of(pair.column.metric, float(every.errors()[0]) * math.sqrt(every.clusters))
-        verdict: Verdict = "cannot judge"
-        if corrected < ALARMS and -change.mean > margin:
-            verdict = "regression"
-        elif change.low >= -margin and not pair.nan:
-            verdict = "pass"
-        needed = None
-        if verdict == "cannot judge" and not pair.nan:
-            needed = _needed(change, float(gain.errors()[0]), margin, strictest)
-        judged.append(Judgement(pair, before, now, change, margin, float(corrected), verdict, needed))
-    return judged
+    return [_judge(pair, d, margins, float(corrected), strictest) for pair, d, corrected in zip(pairs, draws, p, strict=True)]
+
+
+def _draws(pair: Pair) -> Draws | None:
+    """The figure before, now, and the change, positive = better; None where no item has both."""
+    items = pair.scores.known[0] & pair.scores.known[1]
+    if not items.any():
+        return None
+    both = pair.scores.draws(np.array([0, 1]), items)
+    change = both.minus(np.array([1]), np.array([0])) if pair.scores.higher else both.minus(np.array([0]), np.array([1]))
+    return both.beside(change)
+
+
+def _judge(pair: Pair, draws: Draws | None, margins: Margins, p: float, strictest: float) -> Judgement:
+    """strictest: standard errors that a loss must measure to be certain among all figures."""
+    if draws is None:
+        return Judgement(pair, stats.NONE, stats.NONE, stats.NONE, math.nan, math.nan, "cannot judge")
+    before, now, change = draws.estimates()
+    before_error, _, error = map(float, draws.errors())
+    margin = margins.of(pair.column.metric, before_error * math.sqrt(draws.clusters))
+    if p < ALARMS and -change.mean > margin:
+        return Judgement(pair, before, now, change, margin, p, "regression")
+    if change.low >= -margin and not pair.nan:
+        return Judgement(pair, before, now, change, margin, p, "pass")
+    needed = None if pair.nan else _needed(change, error, margin, strictest)
+    return Judgement(pair, before, now, change, margin, p, "cannot judge", needed)
 
 
 def _needed(change: Estimate, error: float, margin: float, strictest: float) -> int | None:

@@ -147,7 +147,7 @@ def changed_input(manifest: Mapping[str, Any]) -> str:
     return ""
 
 
-def selected(rows: pd.DataFrame, manifest: dict[str, Any]) -> pd.DataFrame:
+def selected(rows: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
     """The rows of the last request; the directory may hold more."""
     wanted = manifest["wanted"]
     mine = (

@@ -35,9 +35,8 @@ def best(means: Array, groups: int = 1) -> Array:
 def average_precision(means: Array) -> Array:
     """``[R, 2 * bins]`` -> ``[R]``: sum over score thresholds, highest first, of precision times the recall gained."""
     positive, precision, _ = _pooled(means)
-    total = positive.sum(axis=1, keepdims=True)
-    gained = np.divide(positive, total, out=np.zeros_like(positive), where=total > 0)
-    return (precision * gained).sum(axis=1)
+    total = positive.sum(axis=1)
+    return np.divide((precision * positive).sum(axis=1), total, out=np.zeros_like(total), where=total > 0)
 
 
 def precision_recall(mean: Array) -> tuple[Array, Array]:

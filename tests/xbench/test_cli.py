@@ -72,9 +72,18 @@ def test_run_then_again_then_leaderboard(here, tiny_plugin):
     assert "tiny_cam" in (here / "table.md").read_text()
     assert "tiny_deletion" in xbench("list", "metrics", "--plugin", tiny_plugin, cwd=here).stdout
     assert xbench("cite", "run", cwd=here).returncode == 0
-    published = xbench("publish", "mine.toml", "--run", "run", "--out", "kept", "--plugin", tiny_plugin, cwd=here)
-    assert published.stdout == "24 rows: kept\n"
-    assert "tiny_cam" in xbench("leaderboard", "kept", cwd=here).stdout
+    who = ("--name", "lab", "--by", "A. Tester", "--suite", "mine.toml", "--plugin", tiny_plugin)
+    submitted = xbench("submit", "run", *who, cwd=here)
+    assert submitted.stdout == "24 rows of 2 methods: results/submissions/mine/lab\n", submitted.stderr
+    verified = xbench("verify", "results/submissions/mine/lab", cwd=here)
+    assert verified.stdout == "results/submissions/mine/lab: 24 rows give its tables\n"
+    assert "measured by A. Tester" in xbench("leaderboard", "results/submissions/mine/lab", cwd=here).stdout
+    table = here / "results/submissions/mine/lab/leaderboard.md"
+    table.write_text(table.read_text().replace("tiny_cam", "my_cam"))
+    edited = xbench("verify", "results/submissions/mine/lab", cwd=here)
+    assert (edited.returncode, edited.stderr.count("\n")) == (2, 1)
+    assert xbench("tables", "results/submissions/mine/lab", cwd=here).returncode == 0
+    assert xbench("verify", "results/submissions/mine/lab", cwd=here).returncode == 0
 
 
 def test_a_finished_run_imports_no_torch(here, tiny_plugin):

@@ -1,0 +1,110 @@
+"""How often the gate gives a false alarm, and how often it finds a loss: simulated gates with the spread of a retrained network.
+
+The items are real: what the methods of the suite gate score with the network that ships, and with the same network trained anew
+from other seeds (benchmarks/retrained.parquet; ``python benchmarks/gate.py --collect RUN...`` makes it from such runs). In each
+simulated gate the baseline is a sample of items, and the new run adds to each item's scores what retraining changed on it, from one
+of the seeds, about a mean of zero; then one figure loses 0, 1, 2 or 3 margins. Prints, for 20, 200 and 2,000 items: of gates without
+a loss the shares with a false alarm (nominal: at most 5 %), that pass, and that cannot judge; and the share of losses that are found.
+"""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from xbench import gate
+from xbench.gate import Margins
+from xbench.pairing import Pair
+from xbench.panels import Column
+from xbench.stats import Scores
+
+DATA = Path(__file__).with_name("retrained.parquet")
+ITEMS = (20, 200, 2000)
+LOSSES = (0, 1, 2, 3)  # margins
+CONTROLS = ("random_grid", "center", "oracle")
+LOWER = ("deletion",)  # metrics of which less is better
+
+
+def collect(baseline: Path, runs: list[Path]) -> None:
+    """Keep the values of some runs, one column per run: that of the network that ships, then one per seed."""
+    key = ["method", "metric", "item"]
+    table = None
+    for name, folder in [("shipped", baseline), *((f"seed{i}", run) for i, run in enumerate(runs, 1))]:
+        rows = pd.read_parquet(folder / "rows.parquet")
+        rows = rows[
+            (rows["status"] == "ok") & np.isfinite(rows["value"]) & ~rows["method"].isin(["random_grid", "center", "oracle"])
+        ]
+        values = rows.set_index(key)["value"].astype(np.float32).rename(name)
+        table = values.to_frame() if table is None else table.join(values, how="inner")
+    assert table is not None
+    table.reset_index().to_parquet(DATA, compression="zstd")
+    print(f"{len(table)} values: {DATA}")
+
+
+def simulate(items: int, loss: int, times: int, seed: int) -> np.ndarray:
+    """``[times, 4]``: whether there was a false alarm, the gate passed, could not judge, and found the loss (NaN where none is)."""
+    rng = np.random.default_rng([items, loss, seed])
+    table = pd.read_parquet(DATA)
+    wide = table.pivot(index="item", columns=["method", "metric"])
+    old = wide["shipped"].to_numpy(float)  # [N, cells]
+    cells = list(wide["shipped"].columns)
+    changes = [wide[name].to_numpy(float) - old for name in dict.fromkeys(wide.columns.get_level_values(0)) if name != "shipped"]
+    changes = [change - change.mean(axis=0) for change in changes]
+    margins = Margins()
+    found = np.full((times, 4), np.nan)
+    for k in range(times):
+        drawn = rng.integers(0, len(old), items)
+        before = old[drawn]
+        after = before + changes[rng.integers(len(changes))][drawn]
+        hurt = int(rng.integers(len(cells)))
+        sign = -1 if cells[hurt][1].partition("(")[0] in LOWER else 1
+        after[:, hurt] -= sign * loss * margins.of(cells[hurt][1], float(old[:, hurt].std()))
+        judged = gate.judge_pairs([pair(cell, before[:, i], after[:, i]) for i, cell in enumerate(cells)], margins)
+        verdicts = [j.verdict for j in judged]
+        alarms = [v == "regression" for i, v in enumerate(verdicts) if not (loss and i == hurt)]
+        found[k, 0] = any(alarms)
+        found[k, 1] = all(v == "pass" for v in verdicts)
+        found[k, 2] = "regression" not in verdicts and "cannot judge" in verdicts
+        if loss:
+            found[k, 3] = verdicts[hurt] == "regression"
+    return found
+
+
+def pair(cell: tuple[str, str], before: np.ndarray, after: np.ndarray) -> Pair:
+    direction = "lower" if cell[1].partition("(")[0] in LOWER else "higher"
+    column = Column(cell[1], "scenes", cell[1], direction, len(before))
+    known = np.ones((2, len(before)), bool)
+    scores = Scores(np.stack([before, after])[..., None], known, np.arange(len(before)), "mean", direction == "higher")
+    return Pair(cell[0], ("net", "net"), column, [], scores, 0, 0, 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--collect", nargs="+", type=Path, metavar="RUN", help="run directories: the baseline's, then one per seed")
+    parser.add_argument("--times", type=int, default=1000, help="simulated gates without a loss, and a quarter as many with each")
+    options = parser.parse_args()
+    if options.collect:
+        collect(options.collect[0], options.collect[1:])
+        return
+    table = pd.read_parquet(DATA)
+    cells = len(table.drop_duplicates(["method", "metric"]))
+    print(f"{cells} figures in each gate; {options.times} gates without a loss, {options.times // 4} with each loss\n")
+    print("| items | false alarm | passes | cannot judge | finds 1 margin | 2 margins | 3 margins |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    with ProcessPoolExecutor(2) as pool:
+        for items in ITEMS:
+            jobs = {}
+            for loss in LOSSES:
+                times = options.times if loss == 0 else options.times // 4
+                jobs[loss] = [pool.submit(simulate, items, loss, times // 10, part) for part in range(10)]
+            done = {loss: np.concatenate([job.result() for job in parts]).mean(axis=0) for loss, parts in jobs.items()}
+            shares = [*done[0][:3], *(done[loss][3] for loss in LOSSES[1:])]
+            print(f"| {items:,} | " + " | ".join(f"{share:.1%}" for share in shares) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
