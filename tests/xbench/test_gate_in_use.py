@@ -80,11 +80,11 @@ def test_the_gate_follows_the_code_at_hand(here, tiny_plugin):
     write(here, SAME)
     run(here, *again)
     assert run(here, *gate).returncode == 0
-    (here / "mine.toml").write_text(SUITE.replace("tiny_pictures(n=60)", "tiny_pictures(n=61)"))
+    (here / "mine.toml").write_text(SUITE.replace('target = "label"', 'target = "prediction"'))
     run(here, *again)
     other = run(here, *gate)
     assert other.returncode == 2
-    assert "cannot judge: tiny_mass on tiny_pictures(n=60)" in other.stdout
+    assert "tiny_net: the protocol differs: it was 'target label" in other.stdout
 
 
 def test_margins_are_read_from_the_folder_or_the_option(here, tiny_plugin):
