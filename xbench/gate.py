@@ -110,6 +110,13 @@ class Report:
     def exit_code(self) -> int:
         return EXIT[self.verdict]
 
+    @property
+    def notes(self) -> list[str]:
+        """Items that count nowhere, one line per dataset and reason."""
+        counts = sorted({(j.pair.column.dataset, j.pair.unpaired, j.pair.moved) for j in self.judgements})
+        lines = [f"{dataset}: {n} items are in one run only, and count nowhere" for dataset, n, _ in counts if n]
+        return lines + [f"{dataset}: {n} items explain another class now, and count nowhere" for dataset, _, n in counts if n]
+
     def by(self, verdict: Verdict) -> list[Judgement]:
         """The judgements of one verdict, largest loss in margins first."""
         return sorted((j for j in self.judgements if j.verdict == verdict), key=lambda j: j.change.mean / (j.margin or math.inf))

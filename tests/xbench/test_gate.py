@@ -144,6 +144,14 @@ def test_pairs_need_the_same_class(old):
     moved = rows.assign(target=rows["target"].where(rows["item"] != "i0003", 9))
     report = judge(run(old), (moved, manifest))
     assert {(j.change.n, j.pair.moved) for j in report.judgements} == {(199, 1)}
+    assert report.notes == ["d: 1 items explain another class now, and count nowhere"]
+
+
+def test_items_of_one_run_only_are_counted(old):
+    report = judge(run(old), run(old, items=190))
+    assert {(j.change.n, j.pair.unpaired) for j in report.judgements} == {(190, 10)}
+    assert verdicts.to_lines(report)[-1] == "d: 10 items are in one run only, and count nowhere"
+    assert "- d: 10 items are in one run only" in verdicts.to_markdown(report)
 
 
 def test_a_baseline_of_no_common_items_cannot_be_judged(old):

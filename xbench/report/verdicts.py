@@ -13,7 +13,7 @@ def to_lines(report: Report) -> list[str]:
     lines = [f"gate: {report.verdict} ({counts or 'nothing to judge'})"]
     for verdict in ("regression", "cannot judge"):
         lines += [f"{verdict}: {judgement.sentence()}" for judgement in report.by(verdict)]
-    return lines + [f"cannot judge: {problem}" for problem in report.problems]
+    return lines + [f"cannot judge: {problem}" for problem in report.problems] + report.notes
 
 
 def to_markdown(report: Report, most: int = 20) -> str:
@@ -32,7 +32,7 @@ def to_markdown(report: Report, most: int = 20) -> str:
         out.append(f"| {what} | {j.before.mean:.3f} | {j.now.mean:.3f} | {change} | {j.margin:.3f} | {j.change.n} | {verdict} |")
     if len(report.judgements) > most:
         out.append(f"\nand {len(report.judgements) - most} more that lost less")
-    out += [f"- {problem}" for problem in report.problems]
+    out += [f"- {line}" for line in [*report.problems, *report.notes]]
     out += ["", "Positive changes are better. A regression is certain after Holm's correction, and exceeds its margin."]
     return "\n".join(out) + "\n"
 
