@@ -3,8 +3,9 @@
 The items are real: what the methods of the suite gate score with the network that ships, and with the same network trained anew
 from other seeds (benchmarks/retrained.parquet; ``python benchmarks/gate.py --collect RUN...`` makes it from such runs). In each
 simulated gate the baseline is a sample of items, and the new run adds to each item's scores what retraining changed on it, from one
-of the seeds, about a mean of zero; then one figure loses 0, 1, 2 or 3 margins. Prints, for 20, 200 and 2,000 items: of gates without
-a loss the shares with a false alarm (nominal: at most 5 %), that pass, and that cannot judge; and the share of losses that are found.
+of the seeds, about a mean of zero; then one figure loses 0, 1, 2 or 3 margins. Prints, for 20, 200 and 2,000 items: of gates
+without a loss the shares with a false alarm (nominal: at most 5 %), that pass, and that cannot judge; and the share of losses that
+are found.
 """
 
 from __future__ import annotations
