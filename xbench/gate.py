@@ -158,8 +158,7 @@ def _draws(pair: Pair) -> Draws | None:
     if not items.any():
         return None
     both = pair.scores.draws(np.array([0, 1]), items)
-    change = both.minus(np.array([1]), np.array([0])) if pair.scores.higher else both.minus(np.array([0]), np.array([1]))
-    return both.beside(change)
+    return both.beside(pair.scores.gains(1, 0))
 
 
 def _judge(pair: Pair, draws: Draws | None, margins: Margins, p: float, strictest: float) -> Judgement:
