@@ -59,6 +59,11 @@ def is_vector(name: str) -> bool:
     return name not in ("mean", "class_mean")
 
 
+def is_smooth(name: str) -> bool:
+    """Whether the figure is a smooth function of the items; that of the best threshold has a kink where two are equally good."""
+    return parse(name).name != "best"
+
+
 def groups(name: str) -> int:
     """How many equal parts of the vector have a best entry each: 3 for ``best(3)``."""
     spec = parse(name)

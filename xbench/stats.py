@@ -82,25 +82,29 @@ class Rank:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """K figures ``[K]``, the same in each resample ``[R, K]``, and with each group of clusters left out ``[G, K]``."""
+    """K figures ``[K]``, the same in each resample ``[R, K]``, and with each group of clusters left out ``[G, K]``.
+
+    smooth: whether they are smooth functions of the items, such as means; the best of several thresholds is not.
+    """
 
     figures: Array
     resampled: Array
     left_out: Array
     items: int
     clusters: int
+    smooth: bool = True
 
     def minus(self, a: Places, b: Places) -> Draws:
         """The differences of some of the figures from others, from the same resamples."""
         figures, resampled, left_out = (part[..., a] - part[..., b] for part in (self.figures, self.resampled, self.left_out))
-        return Draws(figures, resampled, left_out, self.items, self.clusters)
+        return Draws(figures, resampled, left_out, self.items, self.clusters, self.smooth)
 
     def beside(self, other: Draws) -> Draws:
         """These figures and others of the same items."""
         ours = (self.figures, self.resampled, self.left_out)
         theirs = (other.figures, other.resampled, other.left_out)
         figures, resampled, left_out = (np.concatenate(pair, axis=-1) for pair in zip(ours, theirs, strict=True))
-        return Draws(figures, resampled, left_out, self.items, self.clusters)
+        return Draws(figures, resampled, left_out, self.items, self.clusters, self.smooth and other.smooth)
 
     def estimates(self) -> list[Estimate]:
         """Bias-corrected and accelerated bootstrap intervals (Efron 1987), a little wider for few clusters (Hesterberg 2015)."""
@@ -112,6 +116,8 @@ class Draws:
         edge = 0.5 / len(self.resampled)
         below = ((self.resampled < self.figures).mean(axis=0) + (self.resampled <= self.figures).mean(axis=0)) / 2
         bias = special.ndtri(below.clip(edge, 1 - edge))
+        if not self.smooth:  # where thresholds are nearly tied, resamples overstate it: see the coverage in docs/statistics.md
+            bias = bias / 2
         skewness = self._influence()[1] / (6 * np.sqrt(len(self.left_out)))
         # Resamples of n clusters spread less than the population does, and normal tails are too short for few of them.
         reach = scipy_stats.t.ppf((1 + CONFIDENCE) / 2, self.clusters - 1) * np.sqrt(self.clusters / (self.clusters - 1))
@@ -255,7 +261,7 @@ class Scores:
         if len(self._kept) > MOST_KEPT:
             del self._kept[next(iter(self._kept))]
         figures, resampled, left_out = (_rounded(part, resampled) for part in (figures, resampled, left_out))
-        return Draws(figures, resampled, left_out, int(items.sum()), len(names))
+        return Draws(figures, resampled, left_out, int(items.sum()), len(names), reductions.is_smooth(self.reduce))
 
     def _minus(self, a: Places, b: Places, items: Mask) -> Draws:
         some, places = np.unique(np.stack([a, b] if self.higher else [b, a]), return_inverse=True)

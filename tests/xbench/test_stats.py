@@ -175,6 +175,7 @@ def test_one_threshold_for_all_is_chosen_anew_in_each_resample(rng):
     left = np.array([figure(np.delete(hits, i, axis=0)) for i in range(40)])
     away = left.mean() - left
     bend = (away**3).sum() / (6 * (away**2).sum() ** 1.5)
+    bias = bias / 2  # at the kink of a maximum; benchmarks/intervals.py has the coverage that says so
     levels = scipy.stats.norm.cdf(bias + (bias + z) / (1 - bend * (bias + z)))
     assert found.mean == pytest.approx(figure(hits))
     assert (found.low, found.high) == pytest.approx(np.quantile(drawn, levels), abs=0.02)
