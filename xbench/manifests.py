@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     Block = tuple[Scene, PlannedTrack, tuple[Item, ...]]
 
+GONE = [-1, 0, ""]  # the stamp of a file that is never as it was
+
 
 def describe(
     plan: Plan,
@@ -127,7 +129,7 @@ def _stamp(path: Path) -> list[Any]:
         status = path.stat()
         return [status.st_size, status.st_mtime_ns, keys.file_digest(path)]
     except OSError:  # a picture that is gone, which its rows say: whoever runs again plans anew
-        return [-1, 0, ""]
+        return GONE
 
 
 def changed_input(manifest: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xbench import manifests
 from xbench.errors import XbenchError
 from xbench.store import Store, canonical, concat, write
 
@@ -54,12 +55,12 @@ def join(found: Sequence[tuple[pd.DataFrame, dict[str, Any]]]) -> tuple[pd.DataF
 
     Where they are of several suites, versions or settings, the manifest lists these as ``origins``.
     """
-    manifests = [manifest for _, manifest in found]
-    merged: dict[str, Any] = {**manifests[-1], "complete": all(m.get("complete", True) for m in manifests)}
+    parts = [manifest for _, manifest in found]
+    merged: dict[str, Any] = {**parts[-1], "complete": all(m.get("complete", True) for m in parts)}
     for name in ("columns", "methods", "models", "datasets", "class_names"):
-        merged[name] = {key: value for m in manifests for key, value in m.get(name, {}).items()}
+        merged[name] = {key: value for m in parts for key, value in m.get(name, {}).items()}
     origins: list[dict[str, Any]] = []
-    for m in manifests:
+    for m in parts:
         origins += [o for o in m.get("origins", [{name: m.get(name) for name in ORIGIN}]) if o not in origins]
     if len(origins) > 1:
         merged["origins"] = origins
@@ -70,12 +71,15 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, dict[str, A
     """Write the rows, maps and pictures of several run directories into one; shards together are the undivided run. -> as ``read``.
 
     Raises:
-        XbenchError: they were run with different seeds, batch sizes or dtypes, or one of them is no run directory.
+        XbenchError: they were run with different seeds, batch sizes or dtypes, or one of them is no run directory or a submission.
     """
     if len(folders) != len({folder.resolve() for folder in folders} - {out.resolve()}):
         raise XbenchError("merge needs different run directories, and another --out than these")
     rows, manifest = read_all(folders)
     parts = [Store(folder).manifest() for folder in folders]
+    for folder, part in zip(folders, parts, strict=True):
+        if "request" not in part:
+            raise XbenchError(f"{folder} is a submission, not a run; for one table of both: xbench leaderboard RUN {folder}")
     sizes = {dataset: size for part in parts for dataset, size in part["batch_size"].items()}
     for name in ("seed", "dtype", "batch_size"):
         # A run has the batch sizes of its own tracks only.
@@ -84,6 +88,7 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, dict[str, A
             found = ", ".join(f"{folder}: {part.get(name)}" for folder, part in zip(folders, parts, strict=True))
             raise XbenchError(f"these runs differ in {name} ({found}); run them alike, or keep them apart")
     manifest["batch_size"] = sizes
+    manifest["inputs"], manifest["libraries"] = _inputs(parts)
     _join_shards(manifest, parts)
     store = Store(out)
     with store.lock():
@@ -101,13 +106,29 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, dict[str, A
     return rows, manifest
 
 
+def _inputs(parts: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Input files and libraries of all parts. What was not the same in all of them is never as at hand, for some rows are stale."""
+    files: dict[str, Any] = {}
+    libraries: dict[str, dict[str, None]] = {}
+    for part in parts:
+        for path, stamp in part["inputs"].items():
+            if files.setdefault(path, stamp)[2] != stamp[2]:
+                files[path] = manifests.GONE
+        for name, version in part["libraries"].items():
+            libraries.setdefault(name, {})[version] = None
+    return files, {name: " and ".join(versions) for name, versions in libraries.items()}
+
+
 def _join_shards(manifest: dict[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
     """Make one manifest of those of all shards: that of the undivided run where none is missing."""
     shards = [part["request"]["selection"].get("shard") for part in parts]
     alike = {repr({**part["request"], "selection": {**part["request"]["selection"], "shard": None}}) for part in parts}
-    manifest["inputs"] = {path: stamp for part in parts for path, stamp in part["inputs"].items()}
     if len(alike) > 1 or not all(shards):
         manifest["request"] = None  # not one run: whoever continues it plans anew
+        manifest["wanted"] = {
+            name: list(dict.fromkeys(value for part in parts for value in part["wanted"][name]))
+            for name in ("columns", "methods", "models")
+        } | {"items": {}}
         return
     missing = sorted(set(range(1, shards[0][1] + 1)) - {i for i, _ in shards})
     if missing:

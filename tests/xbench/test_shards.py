@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from xbench import leaderboard, runs, workflow
+from xbench import leaderboard, manifests, runs, workflow
 from xbench.errors import XbenchError
-from xbench.store import INFORMATIVE
+from xbench.store import INFORMATIVE, Store
 from xbench.suite import Selection, Track, parse_shard
 
 
@@ -83,6 +83,30 @@ def test_runs_of_different_methods_merge_too(suite, tmp_path):
     rest = workflow.run(suite, out=tmp_path / "merged")
     assert set(rest.rows["method"]) > {"tiny_cam", "tiny_gradient"}
     assert rest.computed == len(rest.rows) - len(rows)
+
+
+def test_all_of_a_merged_run_is_judged_and_a_stale_part_shows(suite, tmp_path):
+    folders = [workflow.run(suite, Selection(methods=[name]), out=tmp_path / name).folder for name in ("tiny_cam", "tiny_gradient")]
+    rows, manifest = runs.merge(folders, tmp_path / "merged")
+    assert set(manifests.selected(rows, manifest)["method"]) == {"tiny_cam", "tiny_gradient"}
+    assert not manifests.changed_input(manifest)
+    kept = Store(folders[0]).manifest()
+    edited = next(iter(kept["inputs"]))
+    stale = (
+        ({"libraries": {"numpy": "1.0"}}, "not 1.0 and "),
+        ({"inputs": {edited: [3, 0, "other"]}}, f"{edited} has changed"),
+    )
+    for change, told in stale:
+        Store(folders[0]).write_manifest(kept | {key: kept[key] | value for key, value in change.items()})
+        assert told in manifests.changed_input(runs.merge(folders, tmp_path / "stale")[1])
+
+
+def test_a_submission_is_no_part_of_a_run(suite, tmp_path):
+    folder = workflow.run(suite, Selection(methods=["tiny_cam"]), out=tmp_path / "run").folder
+    manifest = Store(folder).manifest()
+    Store(folder).write_manifest({key: value for key, value in manifest.items() if key != "request"})
+    with pytest.raises(XbenchError, match=r"run is a submission.*xbench leaderboard"):
+        runs.merge([folder], tmp_path / "merged")
 
 
 def test_runs_of_different_tracks_merge(suite, tmp_path):
