@@ -24,8 +24,8 @@ Run = tuple[pd.DataFrame, Mapping[str, Any]]  # rows and manifest, as runs.read 
 class Pair:
     """One method's scores in one column of two runs. scores: the old run's are method 0, the new one's 1, on the items of both.
 
-    unpaired: items that only one run has a row of. moved: items that explain another class in the new run.
-    nan: items whose value became NaN.
+    retrained: whether the networks differ. unpaired: items that only one run has a row of. moved: items that explain another class
+    in the new run. nan: items whose value became NaN.
     """
 
     method: str
@@ -33,6 +33,7 @@ class Pair:
     column: Column
     items: list[str]
     scores: Scores
+    retrained: bool
     unpaired: int
     moved: int
     nan: int
@@ -68,11 +69,12 @@ def pair(old: Run, new: Run) -> Pairing:
         if other is None:
             unmatched.append(f"{where}: {_why(panel, [p for p in news if p.model == partner])}")
             continue
+        retrained = _digest(old, panel.model) != _digest(new, partner)
         for method in panel.methods:
             if old[1]["methods"].get(method, {}).get("control"):
                 continue
             if method in other.methods:
-                pairs.append(_pair(method, panel, other))
+                pairs.append(_pair(method, panel, other, retrained))
             else:
                 unmatched.append(f"{method}, {where}: the new run lacks this method")
     return Pairing(pairs, unmatched)
@@ -84,6 +86,12 @@ def _partners(old: set[str], new: set[str]) -> dict[str, str]:
     if len(old - new) == len(new - old) == 1:
         found[(old - new).pop()] = (new - old).pop()
     return found
+
+
+def _digest(run: Run, model: str) -> str | None:
+    """What a run says of a model's weights."""
+    digest: str | None = run[1].get("models", {}).get(model, {}).get("digest")
+    return digest
 
 
 def _models(found: list[Panel]) -> str:
@@ -100,7 +108,7 @@ def _why(panel: Panel, candidates: list[Panel]) -> str:
     return "the protocol differs: another revision of the dataset, or other parameters"
 
 
-def _pair(method: str, old: Panel, new: Panel) -> Pair:
+def _pair(method: str, old: Panel, new: Panel, retrained: bool) -> Pair:
     items = sorted(set(old.items) & set(new.items))
     sides = []
     for panel in (old, new):
@@ -120,4 +128,4 @@ def _pair(method: str, old: Panel, new: Panel) -> Pair:
     )
     lost = int((a.scores.known[m, i] & (b.status[n, j] == panels.STATUSES.index("nan"))).sum())
     unpaired = len(set(old.items) ^ set(new.items))
-    return Pair(method, (old.model, new.model), old.column, items, scores, unpaired, int((~same).sum()), lost)
+    return Pair(method, (old.model, new.model), old.column, items, scores, retrained, unpaired, int((~same).sum()), lost)

@@ -131,6 +131,15 @@ def test_a_renamed_model_takes_the_place_of_the_only_other(old):
     assert "the new run has a and b, and it is not clear" in judge(run(old), both).problems[0]
 
 
+def test_a_network_trained_anew_has_its_own_margin(old, rng):
+    new = {key: values + (0.25 if key[1] == "deletion" else -0.25) * values.std() for key, values in old.items()}
+    rows, manifest = run(old)
+    weights = [manifest | {"models": {"net": {"digest": digest}}} for digest in "ab"]
+    assert judge((rows, weights[0]), (run(new)[0], weights[0])).verdict == "regression"
+    assert judge((rows, weights[0]), (run(new)[0], weights[1])).verdict == "pass"
+    assert judge((rows, weights[0]), (run(new)[0], weights[1]), margins=Margins(retrained=0.2)).verdict == "regression"
+
+
 def test_nan_never_passes(old):
     broken = old | {("lrp", "deletion"): np.where(np.arange(200) == 7, np.nan, old["lrp", "deletion"])}
     report = judge(run(old), run(broken))
@@ -206,6 +215,7 @@ def test_margins_file(tmp_path):
     assert margins.of("pointing_game(tolerance=0)", 1.0) == 0.1
     assert margins.of("insertion(steps=exact(10))", 1.0) == 0.2
     assert margins.of("insertion", 2.0) == 1.0
+    assert margins.of("insertion", 2.0, retrained=True) == 2 * gate.RETRAINED
     path.write_text("spraed = 0.5\n")
     with pytest.raises(XbenchError, match="spraed"):
         gate.load(path)
