@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from xbench import suite, workflow
 from xbench.cli import app
@@ -71,6 +72,8 @@ def test_metrics_of_the_page_run(plug_in, tiny_suite, tmp_path):
 def test_the_dataset_and_the_model_of_the_pages_run_together(plug_in, tiny_suite, tmp_path):
     plug_in("dataset.md")
     plug_in("model.md")
+    network = registry.plugins["model", "my_net"].make.__globals__["Net"]()
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
     for i, name in enumerate(("cat_10_20_60_70", "dog_5_5_40_80")):
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (100, 90, 3), dtype=np.uint8)).save(tmp_path / f"{name}.jpg")
     track = Track(dataset=f'tagged("{tmp_path}")', metrics=["tiny_mass", "tiny_deletion"], target="label", view="squash")

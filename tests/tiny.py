@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -59,13 +60,14 @@ class Net(nn.Module):
 def tiny_net(seed: int = 7) -> Model:
     """Fixed pseudo-random weights: for tests of the harness only."""
     preprocessing = Preprocessing((SIDE, SIDE), 1.0, (127.0,) * 3, (64.0,) * 3)
-    return Model("tiny_net", Net(seed), preprocessing, CLASSES, "features")
+    return Model("tiny_net", Net(seed), preprocessing, CLASSES, "features", files=(Path(__file__),))
 
 
 class Pictures(Dataset):
     """n noisy pictures with a bright square on each; two pictures per cluster."""
 
     classes = CLASSES
+    generated = True
 
     def __init__(self, n: int, bad_label: bool, uneven: bool, broken: int) -> None:
         self.n, self.bad_label, self.uneven, self.broken, self.revision = n, bad_label, uneven, broken, "1"

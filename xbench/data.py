@@ -115,6 +115,7 @@ class Dataset(ABC):
         classes: what labels stand for.
         revision: changes whenever a picture, a label or the truth does.
         files: every file that is read, so that a finished run can tell whether its inputs changed.
+        generated: whether pictures are made by code alone, without files.
         notes: what is amiss with the data, one line each, such as ``3 boxes reach beyond their pictures and were clipped``;
             the leaderboard shows them.
     """
@@ -123,6 +124,7 @@ class Dataset(ABC):
     classes: ClassList
     revision: str
     files: tuple[Path, ...] = ()
+    generated: bool = False
     notes: tuple[str, ...] = ()
 
     @abstractmethod
@@ -165,6 +167,7 @@ class Relabelled(Dataset):
     def __init__(self, inner: Dataset, classes: ClassList, translation: Sequence[int]) -> None:
         self.inner, self.classes, self.translation = inner, classes, tuple(translation)
         self.revision, self.files, self.notes = inner.revision, inner.files, inner.notes
+        self.generated = inner.generated
 
     def entries(self) -> Sequence[Entry]:
         return [dataclasses.replace(e, labels=tuple(self._new(x) for x in e.labels)) for e in self.inner.entries()]

@@ -22,9 +22,9 @@ from xbench.errors import XbenchError
 from xbench.pairing import Pair, Run
 from xbench.stats import Draws, Estimate
 
-# Default margins, in standard deviations of the baseline's items: code that changes nothing changes no map at all, but from one
+# Default margins, in standard deviations of the baseline's items. Code that changes nothing changes no map at all; but from one
 # training to the next the figures of equally good networks differ by up to 0.3 (docs/gate.md).
-SPREAD = 0.1
+SPREAD = 0.05
 RETRAINED = 0.5
 ALARMS = 0.05  # chance of any false alarm in one gate
 Verdict = Literal["pass", "regression", "cannot judge"]
@@ -34,7 +34,7 @@ EXIT: dict[Verdict, int] = {"pass": 0, "regression": 1, "cannot judge": 2}
 class Margins(pydantic.BaseModel):
     """How much loss is let pass. ``gate.toml``::
 
-    spread = 0.1           # of every metric, in standard deviations of the baseline's items, where the network is the same
+    spread = 0.05          # of every metric, in standard deviations of the baseline's items, where the network is the same
     retrained = 0.5        # and where it is another one
     [margins]              # of some metrics instead, in their own units
     pointing_game = 0.05
@@ -139,6 +139,8 @@ def judge(baseline: Run, run: Run, margins: Margins | None = None, *, fresh: boo
         problems.append("the run is incomplete; start it again to continue")
     if fresh and (changed := manifests.changed_input(run[1])):
         problems.append(f"the run's rows were not computed by what is at hand ({changed}); run it again")
+    for name in run[1].get("unlisted", []) if fresh else []:
+        problems.append(f"{name} does not name its files, and they may have changed; give it files=..., and run again")
     if problems:
         return Report([], problems)
     rows, manifest = run

@@ -99,6 +99,10 @@ def describe(
         "seed": plan.suite.seed,
         "dtype": plan.dtype,
         "device": plan.device,
+        "unlisted": sorted(
+            {f"the model {s.model_name}" for s, _ in scenes if not s.model.files}
+            | {f"the dataset {s.bound.name}" for s, _ in scenes if not s.dataset.files and not s.dataset.generated}
+        ),
         "inputs": {str(path.resolve()): _stamp(path) for path in sorted(files)},
         "libraries": keys.libraries(bounds) | keys.core_libraries(),
         "machine": {"system": platform.platform(), "python": platform.python_version(), "processor": platform.machine()},
@@ -133,7 +137,10 @@ def _stamp(path: Path) -> list[Any]:
 
 
 def changed_input(manifest: Mapping[str, Any]) -> str:
-    """An input that is not as it was (same size and time, or else same bytes; same library versions); empty if there is none."""
+    """An input that is not as it was (same size and time, or else same bytes; same library versions); empty if there is none.
+
+    It tells nothing of ``unlisted``, the models and datasets that name no files: whoever runs again opens them, and sees.
+    """
     for name, (size, modified, sha256) in manifest["inputs"].items():
         path = Path(name)
         if not path.is_file():

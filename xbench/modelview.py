@@ -62,7 +62,8 @@ class Model:
     found where it is not given, checked where it is (see features.py). A network without one has no ``feature_maps``.
     capabilities: what methods may ask for; ``feature_maps`` and ``attention`` are taken away where the network has none.
     attention_rows: of a model with the capability ``attention``, the tokens that its logits are read from; found (attention.py).
-    files: the weights' files. card: what it is, how it was trained, under which licence.
+    files: the weights' files, by which a finished run and the gate can tell whether they changed.
+    card: what it is, how it was trained, under which licence.
     prompts: of a model with the capability ``text``, the sentences whose mean embedding stands for a class; part of its identity.
     encode_text: of such a model, sentences -> embeddings of length 1, float32 ``[n, D]``.
     device, dtype: where and how it computes; ``bfloat16`` runs forward passes under autocast. Logits are float32 always.

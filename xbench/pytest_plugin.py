@@ -52,7 +52,8 @@ class Gate:
             baseline = runs.read(self.baseline)
             name = suite or baseline[1]["suite"]
             done = xbench.run(name, methods=methods, models=models, plugins=plugins, out=out or self.scratch / "run")
-            report = gate.judge(baseline, (done.rows, done.manifest), gate.load(self.margins) if self.margins else None)
+            margins = gate.load(self.margins) if self.margins else None
+            report = gate.judge(baseline, (done.rows, done.manifest), margins, fresh=False)  # it was run just now
         except XbenchError as error:
             pytest.fail(f"xbench: {error}", pytrace=False)
         if report.exit_code:

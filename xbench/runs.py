@@ -89,6 +89,7 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, dict[str, A
             raise XbenchError(f"these runs differ in {name} ({found}); run them alike, or keep them apart")
     manifest["batch_size"] = sizes
     manifest["inputs"], manifest["libraries"] = _inputs(parts)
+    manifest["unlisted"] = sorted({name for part in parts for name in part.get("unlisted", [])})
     _join_shards(manifest, parts)
     store = Store(out)
     with store.lock():

@@ -104,7 +104,8 @@ def run(
         if fresh:
             store.clear()
         manifest = store.manifest()
-        if manifest.get("complete") and manifest.get("request") == request and not manifests.changed_input(manifest):
+        finished = manifest.get("complete") and manifest.get("request") == request and not manifest.get("unlisted")
+        if finished and not manifests.changed_input(manifest):
             return Outcome(store.folder, plain(manifests.selected(store.rows(), manifest)), manifest, 0)
         loaded = [registry.load(plugin) for plugin in plugins]
         plan = suite.plan(chosen, selection, registry)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xbench import keys, manifests, runs, workflow
+from xbench import gate, keys, manifests, runs, workflow
 from xbench.classes import ClassList
 from xbench.errors import XbenchError
 from xbench.registry import registry
@@ -150,6 +150,42 @@ def test_another_seed_changes_noise_only(done, tiny_suite, tmp_path):
     differs = (other.rows["value"] != done.rows["value"]).groupby(done.rows["method"]).any()
     assert differs["tiny_noise"]
     assert not differs["tiny_gradient"]
+
+
+MODEL = '''
+import dataclasses
+from pathlib import Path
+from xbench import model
+from xbench.registry import registry
+
+
+@model("seeded_net")
+def seeded_net(listed: bool):
+    """A network made from a file."""
+    file = Path(__file__).with_name("seed.txt")
+    made = registry.bind("model", f"tiny_net(seed={file.read_text()})")()
+    return dataclasses.replace(made, id="seeded_net", files=(file,) if listed else ())
+'''
+
+
+def test_new_weights_are_computed_anew_even_where_the_model_names_no_file(tiny_suite, tmp_path):
+    (tmp_path / "my_model.py").write_text(MODEL)
+
+    def go(seed: int, listed: str) -> workflow.Outcome:
+        (tmp_path / "seed.txt").write_text(str(seed))
+        chosen = Selection(methods=["tiny_cam"], models=[f"seeded_net(listed={listed})"])
+        return workflow.run(tiny_suite, chosen, out=tmp_path / listed, plugins=[str(tmp_path / "my_model.py")])
+
+    for listed in ("true", "false"):
+        first = go(1, listed)
+        assert (first.computed, go(1, listed).computed) == (len(first.rows), 0)
+        second = go(2, listed)
+        assert second.computed == len(second.rows)
+        report = gate.judge((first.rows, first.manifest), (second.rows, second.manifest))
+        assert [problem.partition(", and")[0] for problem in report.problems] == {
+            "true": [],
+            "false": ["the model seeded_net(false) does not name its files"],
+        }[listed]
 
 
 def test_an_edited_method_and_only_it_is_computed_anew(tiny_suite, tmp_path):

@@ -203,7 +203,7 @@ def _finish(fit: Fit, chosen: Recipe, splits: Splits, folder: Path, started: str
         name=chosen.name,
         title=chosen.title,
         task=chosen.task,
-        generated=bool(getattr(splits.train.dataset, "generated", False)),
+        generated=splits.train.dataset.generated,
         classes=list(splits.train.classes.names),
         synsets=list(splits.train.classes.synsets),
         template=chosen.template if chosen.task == "contrast" else "",
