@@ -88,7 +88,7 @@ def pair(cell: tuple[str, str], before: np.ndarray, after: np.ndarray) -> Pair:
     column = Column(cell[1], "scenes", cell[1], direction, len(before))
     known = np.ones((2, len(before)), bool)
     scores = Scores(np.stack([before, after])[..., None], known, np.arange(len(before)), "mean", direction == "higher")
-    return Pair(cell[0], ("net", "net"), column, [], scores, True, 0, 0, 0)
+    return Pair(cell[0], ("net", "net"), column, [], scores, True, 0, 0, len(before), 0)
 
 
 def main() -> None:

@@ -90,6 +90,8 @@ class Judgement:
             return f"{text}: a loss of {-c.mean:.3f}, p = {self.p:.2g}"
         if self.verdict == "pass":
             return text
+        if not self.change.n:
+            return f"{self.pair.name}: no item has a value in both runs; in the baseline {self.pair.valued} have one"
         if self.pair.nan:
             return f"{text}: {self.pair.nan} values became NaN; mend the method"
         if self.needed is None:
@@ -99,10 +101,14 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Report:
-    """What the gate says. problems: why it cannot judge apart from single figures, one line each."""
+    """What the gate says. problems: why it cannot judge apart from single figures, one line each.
+
+    without: figures of which the baseline has no value, so that there is nothing to judge.
+    """
 
     judgements: list[Judgement]
     problems: list[str] = field(default_factory=list)
+    without: int = 0
 
     @property
     def verdict(self) -> Verdict:
@@ -120,7 +126,8 @@ class Report:
         """Items that count nowhere, one line per dataset and reason."""
         counts = sorted({(j.pair.column.dataset, j.pair.unpaired, j.pair.moved) for j in self.judgements})
         lines = [f"{dataset}: {n} items are in one run only, and count nowhere" for dataset, n, _ in counts if n]
-        return lines + [f"{dataset}: {n} items explain another class now, and count nowhere" for dataset, _, n in counts if n]
+        lines += [f"{dataset}: {n} items explain another class now, and count nowhere" for dataset, _, n in counts if n]
+        return lines + ([f"{self.without} figures have no value in the baseline, and are not judged"] if self.without else [])
 
     def by(self, verdict: Verdict) -> list[Judgement]:
         """The judgements of one verdict, largest loss in margins first."""
@@ -147,7 +154,8 @@ def judge(baseline: Run, run: Run, margins: Margins | None = None, *, fresh: boo
     if "wanted" in manifest:  # a directory may hold rows of earlier requests, which nobody computed anew
         rows = manifests.selected(rows, manifest)
     found = pairing.pair(baseline, (rows, manifest))
-    return Report(judge_pairs(found.pairs, margins or Margins()), found.unmatched)
+    valued = [pair for pair in found.pairs if pair.valued]
+    return Report(judge_pairs(valued, margins or Margins()), found.unmatched, len(found.pairs) - len(valued))
 
 
 def judge_pairs(pairs: Sequence[Pair], margins: Margins) -> list[Judgement]:

@@ -106,6 +106,7 @@ def describe(
         "inputs": {str(path.resolve()): _stamp(path) for path in sorted(files)},
         "libraries": keys.libraries(bounds) | keys.core_libraries(),
         "machine": {"system": platform.platform(), "python": platform.python_version(), "processor": platform.machine()},
+        "folder": str(Path.cwd()),
         "class_names": old.get("class_names", {}),
     }
 
@@ -141,6 +142,8 @@ def changed_input(manifest: Mapping[str, Any]) -> str:
 
     It tells nothing of ``unlisted``, the models and datasets that name no files: whoever runs again opens them, and sees.
     """
+    if elsewhere := _elsewhere(manifest):
+        return elsewhere
     for name, (size, modified, sha256) in manifest["inputs"].items():
         path = Path(name)
         if not path.is_file():
@@ -154,6 +157,14 @@ def changed_input(manifest: Mapping[str, Any]) -> str:
         except importlib.metadata.PackageNotFoundError:
             return f"{name} is not installed"
     return ""
+
+
+def _elsewhere(manifest: Mapping[str, Any]) -> str:
+    """Whether the run's files are others than those at hand, for it was run in another folder or by another xbench; empty if not."""
+    if (folder := manifest.get("folder", "another folder")) != str(Path.cwd()):  # relative paths in specs may lead elsewhere
+        return f"it was run in {folder}"
+    others = [path for path in keys.rule_files() if str(path.resolve()) not in manifest["inputs"]]
+    return f"it was run by another xbench than that in {others[0].parent}" if others else ""
 
 
 def selected(rows: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:

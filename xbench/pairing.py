@@ -25,7 +25,7 @@ class Pair:
     """One method's scores in one column of two runs. scores: the old run's are method 0, the new one's 1, on the items of both.
 
     retrained: whether the networks differ. unpaired: items that only one run has a row of. moved: items that explain another class
-    in the new run. nan: items whose value became NaN.
+    in the new run. valued: items of which the old run has a value. nan: items whose value became NaN.
     """
 
     method: str
@@ -36,6 +36,7 @@ class Pair:
     retrained: bool
     unpaired: int
     moved: int
+    valued: int
     nan: int
 
     @property
@@ -128,4 +129,5 @@ def _pair(method: str, old: Panel, new: Panel, retrained: bool) -> Pair:
     )
     lost = int((a.scores.known[m, i] & (b.status[n, j] == panels.STATUSES.index("nan"))).sum())
     unpaired = len(set(old.items) ^ set(new.items))
-    return Pair(method, (old.model, new.model), old.column, items, scores, retrained, unpaired, int((~same).sum()), lost)
+    valued = int(a.scores.known[m].sum())
+    return Pair(method, (old.model, new.model), old.column, items, scores, retrained, unpaired, int((~same).sum()), valued, lost)

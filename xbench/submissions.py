@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     pass
 
 FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
-OF_A_MACHINE = ("inputs", "unlisted", "machine", "request", "wanted")  # what a submission's manifest leaves out of a run's
+# What a submission's manifest leaves out of a run's.
+OF_A_MACHINE = ("inputs", "unlisted", "machine", "folder", "request", "wanted")
 SAME_FIGURE = 1e-9  # how far figures from the same rows may differ between machines, whose last bits stats rounds off
 SAME_VALUE = 1e-5  # how far values computed alike may differ between machines
 NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)")

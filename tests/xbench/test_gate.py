@@ -1,12 +1,13 @@
 """Verdicts of the gate on scores whose truth is known, and its forms."""
 
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from xbench import gate
+from xbench import gate, keys, manifests
 from xbench.errors import XbenchError
 from xbench.gate import Margins
 from xbench.report import verdicts
@@ -140,6 +141,18 @@ def test_a_network_trained_anew_has_its_own_margin(old, rng):
     assert judge((rows, weights[0]), (run(new)[0], weights[1]), margins=Margins(retrained=0.2)).verdict == "regression"
 
 
+def test_what_the_baseline_has_no_value_of_is_not_judged(old):
+    nothing = np.full(200, np.nan)
+    rows, manifest = run(old | {("lrp", "deletion"): nothing})
+    bare = rows.assign(status=rows["status"].replace("nan", "not_applicable")), manifest
+    report = judge(bare, bare)
+    assert (report.verdict, len(report.judgements)) == ("pass", 3)
+    assert report.notes == ["1 figures have no value in the baseline, and are not judged"]
+    report = judge(run(old), bare)
+    (lost,) = report.by("cannot judge")
+    assert "no item has a value in both runs; in the baseline 200 have one" in lost.sentence()
+
+
 def test_nan_never_passes(old):
     broken = old | {("lrp", "deletion"): np.where(np.arange(200) == 7, np.nan, old["lrp", "deletion"])}
     report = judge(run(old), run(broken))
@@ -175,7 +188,8 @@ def test_an_incomplete_or_stale_run_is_refused(old, tmp_path):
     assert "incomplete" in judge(run(old), (rows, manifest | {"complete": False})).problems[0]
     source = tmp_path / "method.py"
     source.write_text("old")
-    stale = manifest | {"inputs": {str(source): [3, 0, "x"]}, "libraries": {}}
+    rules = {str(path.resolve()): manifests._stamp(path) for path in keys.rule_files()}
+    stale = manifest | {"folder": str(Path.cwd()), "inputs": rules | {str(source): [3, 0, "x"]}, "libraries": {}}
     report = gate.judge(run(old), (rows, stale))
     assert (report.exit_code, report.judgements) == (2, [])
     assert f"{source} has changed" in report.problems[0]

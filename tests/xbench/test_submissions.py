@@ -61,6 +61,7 @@ def edit_rows(folder, change):
 
 def test_what_is_kept_names_no_machine_and_is_read_back(done, tiny_suite, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    edit_manifest(done, folder=str(tmp_path))
     folder, rows = submissions.submit(done, WHO, tiny_suite)
     assert folder == Path("results/submissions/tiny/lab")
     assert {p.name for p in folder.iterdir()} == {
@@ -198,11 +199,10 @@ def test_another_protocol(done, tiny_suite, tmp_path):
 
 
 def test_another_code(done, tiny_suite, tmp_path):
-    path = next(iter(runs.read(done)[1]["inputs"]))
-    inputs = {path: [1, 1, "0" * 64]}
-    edit_manifest(done, inputs=inputs)
+    inputs = runs.read(done)[1]["inputs"]
+    edit_manifest(done, inputs=inputs | {next(iter(inputs)): [1, 1, "0" * 64]})
     refused(done, tiny_suite, "not computed by what is here .* has changed.; run it again, then submit")
-    edit_manifest(done, inputs={})  # as of a directory whose rows are older than its manifest
+    edit_manifest(done, inputs=inputs)  # as of a directory whose rows are older than its manifest
     edit_rows(done, lambda rows: rows.assign(cache_key=rows["cache_key"].where(rows["method"] != "tiny_gradient", "0" * 20)))
     refused(done, tiny_suite, r"tiny_gradient, tiny_\w+ on tiny_pictures.*: not computed by the code at hand; run it again")
 

@@ -97,6 +97,11 @@ def test_a_changed_input_is_noticed(done, tiny_suite, monkeypatch):
     for changed in ([size + 1, modified, sha256], [size, modified + 1, "0" * 64]):
         assert manifests.changed_input(manifest | {"inputs": manifest["inputs"] | {path: changed}})
     assert manifests.changed_input(manifest | {"libraries": {"torch": "0.1"}})
+    monkeypatch.setattr(keys, "rule_files", lambda: (done.folder / "scoring.py",))
+    assert "another xbench" in manifests.changed_input(manifest)
+    monkeypatch.undo()
+    monkeypatch.chdir(done.folder)
+    assert "it was run in" in manifests.changed_input(manifest)
     assert manifests.changed_input(manifest | {"libraries": {"no_such_library": "1"}})
 
 
