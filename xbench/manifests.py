@@ -160,7 +160,7 @@ def changed_input(manifest: Mapping[str, Any]) -> str:
 
 
 def _elsewhere(manifest: Mapping[str, Any]) -> str:
-    """Whether the run's files are others than those at hand, for it was run in another folder or by another xbench; empty if not."""
+    """Whether its files are others than those at hand, for it was run in another folder or by another xbench; empty if not."""
     if (folder := manifest.get("folder", "another folder")) != str(Path.cwd()):  # relative paths in specs may lead elsewhere
         return f"it was run in {folder}"
     others = [path for path in keys.rule_files() if str(path.resolve()) not in manifest["inputs"]]

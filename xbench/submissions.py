@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,9 +29,6 @@ from xbench.leaderboard import Leaderboard
 from xbench.report import tables
 from xbench.store import IDENTITY, SCHEMA, Store, write_text
 from xbench.suite import Suite
-
-if TYPE_CHECKING:
-    pass
 
 FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
 # What a submission's manifest leaves out of a run's.

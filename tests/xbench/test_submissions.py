@@ -49,7 +49,7 @@ def refused(folder, suite, message):
     assert not list(folder.parent.glob("*.tmp"))
 
 
-def edit_manifest(folder, **changes):
+def edit_manifest(folder, /, **changes):
     store = Store(folder)
     store.write_manifest(store.manifest() | changes)
 
