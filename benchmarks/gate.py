@@ -4,9 +4,9 @@ The items are real: what the methods of the suite gate score with the network th
 from other seeds (benchmarks/retrained.parquet; ``python benchmarks/gate.py --collect RUN...`` makes it from such runs). In each
 simulated gate a sample of items is drawn, and one seed; on each item, either network is the old one and the other the new one, by
 chance, so that the two are equally good and differ as much as retrained networks do. Then one figure loses 0, 1, 2 or 3 margins
-(that of a retrained network), more on some items than on others; hits turn into misses. Prints, for 20, 200 and 2,000 items: of
-gates without a loss the shares with a false alarm (nominal: at most 5 %), that pass, and that cannot judge; and the share of losses
-that are found. Figures that have less than the margins to lose are not made to lose them.
+(that of a retrained network, from how its items spread with the network that ships), more on some items than on others; hits turn
+into misses. Prints, for 20, 200 and 2,000 items: of gates without a loss the shares with a false alarm (nominal: at most 5 %), that
+pass, and that cannot judge; and the share of losses that are found. Figures with less than that to lose are left alone.
 """
 
 from __future__ import annotations

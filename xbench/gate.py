@@ -22,8 +22,8 @@ from xbench.errors import XbenchError
 from xbench.pairing import Pair, Run
 from xbench.stats import Draws, Estimate
 
-# Default margins, in standard deviations of the baseline's items. Code that changes nothing changes no map at all; but from one
-# training to the next the figures of equally good networks differ by up to 0.3 (docs/gate.md).
+# Default margins, in pooled standard deviations of the items of both runs, as Cohen's (1988) d has them. Code that changes nothing
+# changes no map at all; but from one training to the next the figures of equally good networks differ by up to 0.3 (docs/gate.md).
 SPREAD = 0.05
 RETRAINED = 0.5
 ALARMS = 0.05  # chance of any false alarm in one gate
@@ -34,7 +34,7 @@ EXIT: dict[Verdict, int] = {"pass": 0, "regression": 1, "cannot judge": 2}
 class Margins(pydantic.BaseModel):
     """How much loss is let pass. ``gate.toml``::
 
-    spread = 0.05          # of every metric, in standard deviations of the baseline's items, where the network is the same
+    spread = 0.05          # of every metric, in pooled standard deviations of its items, where the network is the same
     retrained = 0.5        # and where it is another one
     [margins]              # of some metrics instead, in their own units
     pointing_game = 0.05
@@ -47,7 +47,7 @@ class Margins(pydantic.BaseModel):
     margins: dict[str, pydantic.PositiveFloat] = {}
 
     def of(self, metric: str, spread: float, *, retrained: bool = False) -> float:
-        """The margin of a metric (its spec) whose items have this standard deviation in the baseline."""
+        """The margin of a metric (its spec) whose items have this standard deviation, pooled over both runs."""
         for name in (metric, metric.partition("(")[0]):
             if name in self.margins:
                 return self.margins[name]
@@ -181,8 +181,10 @@ def _judge(pair: Pair, draws: Draws | None, margins: Margins, p: float, strictes
     if draws is None:
         return Judgement(pair, stats.NONE, stats.NONE, stats.NONE, math.nan, math.nan, "cannot judge")
     before, now, change = draws.estimates()
-    before_error, _, error = map(float, draws.errors())
-    margin = margins.of(pair.column.metric, before_error * math.sqrt(draws.clusters), retrained=pair.retrained)
+    *each, error = map(float, draws.errors())
+    # Of both runs: near a metric's end (99 % hits) the old items alone hardly spread, and any loss would exceed their margin.
+    spread = math.sqrt(draws.clusters * (each[0] ** 2 + each[1] ** 2) / 2)
+    margin = margins.of(pair.column.metric, spread, retrained=pair.retrained)
     if p < ALARMS and -change.mean > margin:
         return Judgement(pair, before, now, change, margin, p, "regression")
     if change.low >= -margin and not pair.nan:

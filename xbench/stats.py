@@ -271,7 +271,9 @@ class Scores:
         """(figures, resampled, left out), as in Draws. index: of each item's cluster, 0 to size - 1."""
         sums, counts = self._sums(methods, items, index)
         groups = min(size, MOST_GROUPS)
-        member = np.arange(size) * groups // size == np.arange(groups)[:, None]
+        # In random groups: neighbours by name are often of one class, and groups of them would differ by more than chance.
+        order = np.random.Generator(np.random.PCG64(size)).permutation(size)
+        member = order * groups // size == np.arange(groups)[:, None]
         blocks = [np.ones((1, size)), *_blocks(_resamples(size), max(size, sums.shape[1])), 1.0 - member]
         with np.errstate(invalid="ignore"):  # of one cluster alone nothing is left
             found = [self._figures(weights @ sums, weights @ counts) for weights in blocks]
