@@ -87,7 +87,7 @@ class Judgement:
         text = f"{self.pair.name}: {self.before.mean:.3f} -> {self.now.mean:.3f}, "
         text += f"change {c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}] (better is positive), margin {self.margin:.3f}"
         if self.verdict == "regression":
-            return f"{text}: a loss of {-c.mean:.3f}, p = {self.p:.2g}"
+            return f"{text}: a loss of {-c.mean:.3f}, p {'< 1e-6' if self.p < 1e-6 else f'= {self.p:.2g}'}"
         if self.verdict == "pass":
             return text
         if not self.change.n:
