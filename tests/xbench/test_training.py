@@ -746,7 +746,7 @@ def test_killed_and_resumed_it_ends_as_if_nothing_had_happened(trained, recipe, 
 
 def test_interrupted_not_killed_it_says_how_to_go_on_but_not_on_other_data(tmp_path, recipe):
     written(tmp_path, CLASSIFY)
-    process = start(tmp_path)
+    process = start(tmp_path, "--epochs", "500")  # it must not end before it is told to
     wait_for_epoch(process, tmp_path, 1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
@@ -755,8 +755,9 @@ def test_interrupted_not_killed_it_says_how_to_go_on_but_not_on_other_data(tmp_p
     request = json.loads((tmp_path / "out" / "request.json").read_text())
     request["revisions"]["train"] = "older"
     (tmp_path / "out" / "request.json").write_text(json.dumps(request))
+    longer = recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": 500})})
     with pytest.raises(XbenchError, match=r"the data of the training in .* have changed \(train \('older', now"):
-        session.train(recipe, out=tmp_path / "out", resume=True, device="cpu", threads=1)
+        session.train(longer, out=tmp_path / "out", resume=True, device="cpu", threads=1)
 
 
 def test_two_processes_train_together_none_killed(tmp_path):
