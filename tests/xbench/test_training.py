@@ -697,7 +697,9 @@ def test_devices_that_are_not_there(recipe, tmp_path):
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[str]:
-    (folder / "xbench_.py").write_text("from xbench.cli import cli\n\ncli()\n")  # a file, which Lightning can start again
+    # A file, which Lightning can start again. Tests that run in the background ignore interrupts, and so would what they start.
+    heard = "import signal\n\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    (folder / "xbench_.py").write_text(f"{heard}\nfrom xbench.cli import cli\n\ncli()\n")
     command = [sys.executable, "xbench_.py", "train", "mine.toml", "--plugin", str(SHAPES)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
