@@ -109,6 +109,16 @@ class SaliencyMap:
         return self.full if size == self.size else resize(self.native, size)
 
     @functools.cached_property
+    def weights(self) -> Tensor:
+        """How much of each pixel the map shows, float32 ``[H, W]`` in [0, 1]: its positive part over its largest value.
+
+        All zero where no value is positive: such a map shows nothing.
+        """
+        positive = self.full.clamp(min=0)
+        largest = positive.max()
+        return positive / largest if largest > 0 else positive
+
+    @functools.cached_property
     def rankings(self) -> list[Ranking]:
         """Pixel orders, most salient first, whose scores are averaged: one, or TIE_ORDERS for a constant map.
 

@@ -1,9 +1,9 @@
 """Perturbation: lazy requests of all metrics, methods and images become full forward batches. The only place that perturbs.
 
 A Curve replaces pixels of a *start* picture by those of an *end* picture, in an order, and wants the target's probability at some
-counts of replaced pixels. Blends show the picture through many soft masks. Pictures are named substrates of the item's own input,
-so that end points (the clean picture, the blurred one, ...) are computed once for all methods and metrics. No perturbed picture
-exists before the batch it is packed into.
+counts of replaced pixels. Weighted shows the picture through a map, Blends through many soft masks. Pictures are named substrates
+of the item's own input, so that end points (the clean picture, the blurred one, ...) are computed once for all methods and metrics.
+No perturbed picture exists before the batch it is packed into.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xbench.errors import XbenchError, did_you_mean
-from xbench.maps import Ranking
+from xbench.maps import Ranking, SaliencyMap
 
 T = TypeVar("T")
 
@@ -31,6 +31,14 @@ class Curve:
     counts: tuple[int, ...]
     start: str
     end: str
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A request: the target's probability on ``weights * picture + (1 - weights) * substrate``, with a map's own weights."""
+
+    map_: SaliencyMap
+    substrate: str = "zero"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,16 +142,20 @@ class Prober:
         format_ = torch.channels_last if inputs.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         self._buffer = inputs.new_empty(batch_size, *inputs.shape[1:]).to(memory_format=format_)
 
-    def run(self, requests: Sequence[Curve | Blends]) -> list[Tensor]:
-        """The target's softmax probability, on the CPU: float64 ``[points]`` per Curve, ``[rows, masks]`` per Blends."""
-        along = iter(self._along([r for r in requests if isinstance(r, Curve)]))
-        return [next(along) if isinstance(request, Curve) else self._through(request) for request in requests]
+    def run(self, requests: Sequence[Curve | Weighted | Blends]) -> list[Tensor]:
+        """The target's softmax probability, on the CPU: float64 ``[points]`` per Curve, ``[1]`` per Weighted, ``[rows, masks]`` per
+        Blends."""
+        along = iter(self._along([r for r in requests if not isinstance(r, Blends)]))
+        return [self._through(request) if isinstance(request, Blends) else next(along) for request in requests]
 
-    def _along(self, curves: Sequence[Curve]) -> list[Tensor]:
-        answers = [torch.empty(len(curve.counts), dtype=torch.float64) for curve in curves]
+    def _along(self, curves: Sequence[Curve | Weighted]) -> list[Tensor]:
+        answers = [torch.empty(len(curve.counts) if isinstance(curve, Curve) else 1, dtype=torch.float64) for curve in curves]
         ends: dict[tuple[int, str], list[tuple[int, int]]] = {}
         jobs: list[tuple[int, int]] = []  # (curve, point) that need a perturbed picture
         for c, curve in enumerate(curves):
+            if isinstance(curve, Weighted):
+                jobs.append((c, 0))
+                continue
             for p, count in enumerate(curve.counts):
                 if 0 < count < curve.ranking.ranks.numel():
                     jobs.append((c, p))
@@ -161,14 +173,20 @@ class Prober:
                 answers[c][p] = self._ends[key]
         known, ranks = -1, torch.empty(0)
         for batch in _chunks(jobs, self.batch_size):
+            rows = []
             for slot, (c, p) in enumerate(batch):
                 curve = curves[c]
+                if isinstance(curve, Weighted):
+                    rows.append(curve.map_.row)
+                    behind, seen = self._picture(curve.substrate)[rows[-1]], self.inputs[rows[-1]]
+                    torch.lerp(behind, seen, curve.map_.weights.to(self.inputs), out=self._buffer[slot])
+                    continue
                 row = curve.ranking.row
+                rows.append(row)
                 if known != c:
                     known, ranks = c, self._spread(curve.ranking.ranks)
                 start, end = self._picture(curve.start)[row], self._picture(curve.end)[row]
                 torch.where(ranks < curve.counts[p], end, start, out=self._buffer[slot])
-            rows = [curves[c].ranking.row for c, _ in batch]
             for (c, p), value in zip(batch, self._forward(rows), strict=True):
                 answers[c][p] = value
         return answers

@@ -1,0 +1,146 @@
+"""Average drop, increase in confidence and average gain against plain numpy on a linear model; mutants of the source must fail."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from xbench.errors import XbenchError
+from xbench.maps import SaliencyMap
+from xbench.probing import Curve, Prober, Weighted
+from xbench.registry import registry
+
+SIDE = 16
+
+
+class Linear(nn.Module):
+    """p(class 0) = sum(w x) of any sign, through the logs that a softmax undoes."""
+
+    def __init__(self, weights: torch.Tensor) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        p = (x * self.weights).sum(dim=(1, 2, 3)).clamp(1e-12, 1 - 1e-12)
+        return torch.stack([p, 1 - p], dim=1).log()
+
+
+@pytest.fixture
+def signed():
+    """A picture of ones whose pixels speak for the class and against it, p = .4: maps can lower and raise it."""
+    weights = torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).double() / 100
+    weights += (0.4 - weights.sum()) / weights.numel()
+    return Linear(weights), torch.ones(1, 3, SIDE, SIDE).double(), weights.sum(dim=0)
+
+
+MAPS = {
+    "evidence": lambda share: share.float(),
+    "against": lambda share: -share.float(),
+    "random": lambda share: torch.rand(SIDE, SIDE, generator=torch.Generator().manual_seed(1)),
+    "signed": lambda share: torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(2)),
+    "huge": lambda share: torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(3)) * 1e30,
+    "tied": lambda share: torch.eye(SIDE),
+    "ones": lambda share: torch.ones(SIDE, SIDE),
+    "zeros": lambda share: torch.zeros(SIDE, SIDE),
+    "negative": lambda share: -torch.ones(SIDE, SIDE),
+}
+
+
+def run(spec, network, picture, native):
+    metric = registry.metric(spec)()
+    return metric.score(
+        Prober(network, picture, torch.tensor([0]), 4).run(metric.plan(SaliencyMap(native, (SIDE, SIDE), 0, "s")))
+    ).value
+
+
+def reference(share: np.ndarray, map_: np.ndarray) -> dict[str, float]:
+    """The definitions, for a model that adds up what its pixels contribute."""
+    shown = np.maximum(map_.astype(np.float64), 0)
+    shown = shown / shown.max() if shown.max() > 0 else shown
+    p, q = share.sum(), np.clip((share * shown).sum(), 1e-12, 1 - 1e-12)
+    return {
+        "average_drop": max(0, p - q) / p,
+        "increase_in_confidence": float(q > p),
+        "average_gain": max(0, q - p) / (1 - p),
+    }
+
+
+def agrees(prefix, signed):
+    network, picture, share = signed
+    for make in MAPS.values():
+        native = make(share)
+        for name, value in reference(share.numpy(), native.numpy()).items():
+            if run(prefix + name, network, picture, native) != pytest.approx(value, abs=1e-6):  # weights are float32
+                return False
+    return True
+
+
+def test_they_agree_with_the_definitions_on_all_kinds_of_maps(signed):
+    assert agrees("", signed)
+
+
+def test_a_map_that_shows_all_drops_nothing_and_one_that_shows_nothing_drops_all(signed):
+    network, picture, _ = signed
+    assert run("average_drop", network, picture, torch.ones(2, 2)) == 0
+    assert run("average_drop", network, picture, torch.zeros(2, 2)) == pytest.approx(1, abs=1e-9)
+    assert run("increase_in_confidence", network, picture, torch.ones(2, 2)) == 0
+
+
+def test_the_scale_of_a_map_changes_nothing(signed):
+    network, picture, share = signed
+    for name in reference(share.numpy(), share.numpy()):
+        assert run(name, network, picture, share.float() * 4) == run(name, network, picture, share.float())
+
+
+def test_metrics_share_their_forward_passes(signed):
+    network, picture, share = signed
+    map_ = SaliencyMap(share.float(), (SIDE, SIDE), 0, "s")
+    wanted = [curve for name in reference(share.numpy(), share.numpy()) for curve in registry.metric(name)().plan(map_)]
+    assert len(dict.fromkeys(wanted)) == 2
+    prober = Prober(network, picture, torch.tensor([0]), 4)
+    prober.run(list(dict.fromkeys(wanted)))
+    assert prober.forwards == 2
+
+
+def test_what_is_packed_together_changes_no_bit():
+    network = registry.bind("model", "tiny_net")().network
+    inputs = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    maps = [SaliencyMap(torch.rand(8, 8, generator=torch.Generator().manual_seed(i)), (32, 32), i, "s") for i in range(3)]
+    requests = [r for m in maps for r in (Weighted(m), Curve(m.rankings[0], (0, 300), "image", "zero"), Weighted(m, "rise_blur"))]
+    targets = torch.tensor([0, 3, 4])
+    together = Prober(network, inputs, targets, 4).run(requests)
+    alone = [Prober(network, inputs, targets, 4).run([request])[0] for request in requests]
+    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+    weights = torch.nn.functional.interpolate(maps[1].native[None, None], (32, 32), mode="bilinear")[0, 0]
+    seen = network((inputs[1] * weights / weights.max())[None]).softmax(dim=1)[0, 3]
+    assert float(together[3]) == pytest.approx(float(seen), abs=1e-6)
+
+
+def test_unknown_substrate_is_named():
+    with pytest.raises(XbenchError, match="unknown substrate 'zeros'; did you mean 'zero'"):
+        registry.metric("average_drop(substrate=zeros)")()
+
+
+SOURCE_MUTANTS = [
+    ("max(0.0, p - q) / p if", "(p - q) / p if"),
+    ("max(0.0, p - q) / p if", "max(0.0, p - q) if"),
+    ("max(0.0, p - q) / p if", "abs(p - q) / p if"),
+    ("float(q > p)", "float(q >= p)"),
+    ("float(q > p)", "float(q < p)"),
+    ("max(0.0, q - p) / (1 - p)", "max(0.0, q - p) / p"),
+    ("max(0.0, q - p) / (1 - p)", "max(0.0, q - p)"),
+    ('"image", self.substrate', 'self.substrate, "image"'),
+]
+
+
+@pytest.mark.parametrize("number", range(len(SOURCE_MUTANTS)))
+def test_planted_mutants_of_the_source_are_caught(signed, tmp_path, number):
+    source = registry.get("metric", "average_drop").path.read_text(encoding="utf-8")
+    old, new = SOURCE_MUTANTS[number]
+    assert old in source
+    prefix = f"drop_mutant{number}_"
+    (tmp_path / "mutant.py").write_text(re.sub(r'(@metric\(\s*")', rf"\g<1>{prefix}", source.replace(old, new)), encoding="utf-8")
+    registry.load(str(tmp_path / "mutant.py"))
+    assert not agrees(prefix, signed)
