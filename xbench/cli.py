@@ -273,7 +273,7 @@ def leaderboard_(
     datasets: Annotated[str | None, typer.Option(help="Which datasets.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Which metrics.")] = None,
     methods: Annotated[str | None, typer.Option(help="Which methods; controls stay.")] = None,
-    group: Annotated[str | None, typer.Option(help="Metrics of one group: ground_truth or faithfulness.")] = None,
+    group: Annotated[str | None, typer.Option(help="Metrics of one group: faithfulness, localization, complexity.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the screen.")] = None,
 ) -> None:
     """Show the leaderboard of one or more runs, finished or not, beside the reference rows of the same suite and protocol."""

@@ -18,7 +18,7 @@ Columns = Mapping[str, Mapping[str, Any]]  # protocol key -> description, as man
 @dataclass(frozen=True)
 class Filter:
     """What to show; None is everything. A name is a spec, or an id that stands for all its specs: ``insertion`` also means
-    ``insertion(steps=exact(10))``. Controls stay, whatever the methods. group: of metrics, such as ``ground_truth``.
+    ``insertion(steps=exact(10))``. Controls stay, whatever the methods. group: of metrics, such as ``localization``.
     """
 
     models: Sequence[str] | None = None

@@ -50,7 +50,7 @@ def describe(
                 "range": [None if abs(v) == float("inf") else v for v in info.range],
                 "chance": info.chance,
                 "reduce": info.reduce,
-                "group": info.kind,
+                "group": info.group,
                 "cite": info.cite,
                 "protocol": f"target {track.target}, view {track.view}, v{info.version}, {metric.spec}{only}",
             }

@@ -20,7 +20,7 @@ STATUSES = ("missing", "ok", "nan", "not_applicable", "unreadable")  # codes of 
 
 @dataclass(frozen=True)
 class Column:
-    """One metric on one dataset under one protocol. group: ``ground_truth`` or ``faithfulness``."""
+    """One metric on one dataset under one protocol. group: ``faithfulness``, ``localization`` or another of plugins.Group."""
 
     key: str
     dataset: str

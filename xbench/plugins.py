@@ -32,6 +32,10 @@ class MethodInfo:
     cite: str = ""
 
 
+MetricKind = Literal["ground_truth", "faithfulness"]
+Group = Literal["faithfulness", "localization", "randomisation", "robustness", "complexity"]
+
+
 @dataclass(frozen=True)
 class MetricInfo:
     """What a metric declares.
@@ -44,9 +48,10 @@ class MetricInfo:
     frame: where maps and truth meet: ``input``, the model's, or ``image``, the part of the picture that the model sees in pixels of
         the picture as stored (the *window frame* of geometry.py).
     reduce: how rows become the table's figure: ``mean``, or one of reductions.py.
+    group: which question it answers, by which tables order their columns.
     """
 
-    kind: Literal["ground_truth", "faithfulness"]
+    kind: MetricKind
     version: str
     direction: Literal["higher", "lower"]
     range: tuple[float, float] = (0.0, 1.0)
@@ -54,6 +59,7 @@ class MetricInfo:
     needs: frozenset[str] = frozenset()
     frame: Literal["input", "image"] = "input"
     reduce: str = "mean"
+    group: Group = "localization"
     cite: str = ""
 
 

@@ -30,12 +30,14 @@ from xbench.plugins import (
     BoundDataset,
     BoundModel,
     DatasetInfo,
+    Group,
     Info,
     Kind,
     Method,
     MethodInfo,
     Metric,
     MetricInfo,
+    MetricKind,
     ModelInfo,
     Plugin,
 )
@@ -280,7 +282,7 @@ def method(
 def metric(
     id: str,
     *,
-    kind: Literal["ground_truth", "faithfulness"],
+    kind: MetricKind,
     version: str,
     direction: Literal["higher", "lower"],
     range: tuple[float, float] = (0.0, 1.0),
@@ -288,15 +290,17 @@ def metric(
     needs: Iterable[str] = (),
     frame: Literal["input", "image"] = "input",
     reduce: str = "mean",
+    group: Group | None = None,
     cite: str = "",
 ) -> Callable[[F], F]:
-    """Register a metric; see MetricInfo.
+    """Register a metric; see MetricInfo. Its group is by default faithfulness or localization, as its kind says.
 
     Raises:
         XbenchError: unknown ``reduce``.
     """
     reductions.check(reduce)
-    info = MetricInfo(kind, version, direction, range, chance, frozenset(needs), frame, reduce, cite)
+    group = group or ("faithfulness" if kind == "faithfulness" else "localization")
+    info = MetricInfo(kind, version, direction, range, chance, frozenset(needs), frame, reduce, group, cite)
     return _register("metric", id, info)
 
 
