@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from xbench.data import generator
 from xbench.errors import XbenchError
 from xbench.maps import SaliencyMap
 from xbench.probing import Prober
@@ -145,7 +146,47 @@ def test_a_step_count_that_does_not_divide_the_pixels_uses_them_all_once(linear)
     assert max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.parametrize("steps", ["exact(0)", "exact(-1)", "exact(2.5)", "exact", "stratified(8)", "exact(true)"])
+@pytest.mark.parametrize(("metric", "inserting"), [("deletion", False), ("insertion", True)])
+def test_stratified_points_are_right_in_expectation(linear, metric, inserting):
+    """Against the mean over every count of pixels, from 400 items' seeds; the curve has a steep start."""
+    _, picture, share = linear
+    steep = Linear((share**6 / (share**6).sum() * 0.9 / 3).expand(3, -1, -1))
+    every = np.array(reference((share**6 / (share**6).sum() * 0.9).numpy(), share.float().numpy(), share.numel(), inserting)[1])
+    spec = f"{metric}(steps=stratified(4), substrate=zero)"
+    found = np.array([run(spec, steep, picture, share.float(), f"0/{seed}").value for seed in range(400)])
+    assert abs(found.mean() - every[:-1].mean()) < 3 * found.std() / 20
+    assert 0.001 < found.std() < 0.05
+    single = np.random.default_rng(0).choice(every[:-1], (400, 4)).mean(axis=1)  # no strata
+    assert found.std() < 0.6 * single.std()
+
+
+def test_stratified_points_are_the_items_own_and_the_same_for_all_its_maps(linear):
+    metric = registry.metric("deletion(steps=stratified(8))")()
+
+    def counts(native, seed):
+        (curve,) = metric.plan(SaliencyMap(native, (SIDE, SIDE), 0, seed))
+        return curve.counts
+
+    assert counts(MAPS["random"], "0/a") == counts(MAPS["signed"], "0/a") != counts(MAPS["random"], "0/b")
+    inner = counts(MAPS["random"], "0/a")[1:-1]
+    assert [count * 8 // SIDE**2 for count in inner] == list(range(8))
+    assert len({count * 8 % SIDE**2 for count in inner}) > 1
+
+
+def test_stratified_needs_ten_times_fewer_forwards(linear):
+    network, picture, share = linear
+    forwards = []
+    for steps in ("exact(224)", "stratified(8)"):
+        prober = Prober(network, picture, torch.tensor([0]), 4)
+        prober.run(registry.metric(f"deletion(steps={steps})")().plan(SaliencyMap(share.float(), (SIDE, SIDE), 0, "s")))
+        forwards.append(prober.forwards)
+    assert forwards[0] == 225
+    assert forwards[1] <= 10  # both ends, and 8 points of which one may be an end
+
+
+@pytest.mark.parametrize(
+    "steps", ["exact(0)", "exact(-1)", "exact(2.5)", "exact", "stratified(0)", "stratified(8, 2)", "exact(true)"]
+)
 def test_wrong_steps_are_named(steps):
     with pytest.raises(XbenchError, match="is not a protocol of a curve"):
         registry.metric(f"deletion(steps={steps})")()
@@ -186,7 +227,12 @@ def agrees(prefix: str, linear) -> bool:
             found = [raw.value, *(raw.vector or ()), scaled.value]
             if found != pytest.approx([area, *curve, area / 0.9], abs=1e-9):
                 return False
-    return True
+    shifts = torch.rand(5, generator=generator("0/i", "strata"), dtype=torch.float64).numpy()
+    every = reference(share.numpy(), MAPS["signed"].numpy(), share.numel(), False)[1]
+    places = [int(place) for place in (np.arange(5) + shifts) / 5 * share.numel()]
+    drawn = run(f"{prefix}deletion(steps=stratified(5))", network, picture, MAPS["signed"])
+    curve = [every[place] for place in (0, *places, share.numel())]
+    return [drawn.value, *(drawn.vector or ())] == pytest.approx([np.mean(curve[1:-1]), *curve], abs=1e-9)
 
 
 SOURCE_MUTANTS = [
@@ -195,6 +241,9 @@ SOURCE_MUTANTS = [
     ("/ (len(curve) - 1)", "/ len(curve)"),
     ("range(steps + 1)", "range(steps)"),
     ("round(i * pixels / steps)", "i * (pixels // steps)"),
+    ("curve[1:-1].mean()", "curve.mean()"),
+    ("(i + shift)", "(i + 0.5)"),
+    ('"strata")', '"ties")'),
     ("if self.inserting else (", "if not self.inserting else ("),
     ("(area - removed)", "(area - picture)"),
     ("/ (picture - removed)", "/ picture**2"),

@@ -94,6 +94,9 @@ def _line(mean: NDArray[Any], column: Column) -> tuple[NDArray[Any], NDArray[Any
     if reductions.is_vector(column.reduce):
         mean = mean.reshape(reductions.groups(column.reduce), -1).mean(axis=0)
         return np.arange(len(mean)) / len(mean), mean
+    if "stratified(" in column.metric:  # between the ends, the mean over a stratum stands for its middle
+        count = len(mean) - 2
+        return np.array([0, *(np.arange(count) + 0.5) / count, 1]), mean
     return np.linspace(0, 1, len(mean)), mean
 
 
