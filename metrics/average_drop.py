@@ -14,6 +14,7 @@ Other implementations differ: pytorch-grad-cam's drop is p - q itself, of logits
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -23,7 +24,7 @@ from xbench.probing import check_substrate
 
 
 @dataclass(frozen=True)
-class _Through:
+class _Through(ABC):
     """substrate: what is seen where the map is 0 (see xbench.probing.SUBSTRATES)."""
 
     substrate: str = "zero"
@@ -39,9 +40,9 @@ class _Through:
         """From p and q."""
         return Score(self.compare(*(float(response[0]) for response in responses)))
 
+    @abstractmethod
     def compare(self, p: float, q: float) -> float:
         """The value of one item."""
-        raise NotImplementedError
 
 
 CITE = "chattopadhay2018gradcampp"
