@@ -41,10 +41,10 @@ def scored(network: nn.Module, inputs: Tensor, targets: Tensor, maps: Tensor, ba
     prober = Prober(network, inputs, targets, batch)
     judges = [registry.metric(spec)() for spec in METRICS]
     found = [SaliencyMap(m, (224, 224), i, f"0/{i}") for i, m in enumerate(maps)]
-    plans: list[list[Curve]] = [judge.plan(map_) for map_ in found for judge in judges]
-    answers = iter(prober.run([curve for plan in plans for curve in plan]))
-    for k, plan in enumerate(plans):
-        judges[k % 2].score([next(answers) for _ in plan])
+    plans: list[tuple[SaliencyMap, list[Curve]]] = [(map_, judge.plan(map_)) for map_ in found for judge in judges]
+    answers = iter(prober.run([curve for _, plan in plans for curve in plan]))
+    for k, (map_, plan) in enumerate(plans):
+        judges[k % 2].score(map_, [next(answers) for _ in plan])
     return prober.forwards
 
 

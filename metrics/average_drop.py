@@ -36,7 +36,7 @@ class _Through(ABC):
         """The picture as it is, and through the map."""
         return [Curve(map_.rankings[0], (0,), "image", self.substrate), Weighted(map_, self.substrate)]
 
-    def score(self, responses: list[Tensor]) -> Score:
+    def score(self, map_: SaliencyMap, responses: list[Tensor]) -> Score:
         """From p and q."""
         return Score(self.compare(*(float(response[0]) for response in responses)))
 

@@ -57,7 +57,7 @@ class _Curve:
         shifts = torch.rand(steps, generator=generator(seed, "strata"), dtype=torch.float64).tolist()
         return (0, *(int((i + shift) * pixels / steps) for i, shift in enumerate(shifts)), pixels)
 
-    def score(self, responses: list[Tensor]) -> Score:
+    def score(self, map_: SaliencyMap, responses: list[Tensor]) -> Score:
         """The area under the mean curve, in [0, 1] unless normalised; the vector is the curve itself, raw."""
         curve = torch.stack(responses).mean(dim=0)
         if self.steps.name == "exact":

@@ -193,6 +193,6 @@ class TinyDeletion:
         counts = tuple(i * map_.size[0] * map_.size[1] // self.steps for i in range(self.steps + 1))
         return [Curve(ranking, counts, "image", "zero") for ranking in map_.rankings]
 
-    def score(self, responses: list[Tensor]) -> Score:
+    def score(self, map_: SaliencyMap, responses: list[Tensor]) -> Score:
         curve = torch.stack(responses).mean(dim=0)
         return Score(float(curve.mean()), tuple(curve.tolist()))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xbench.maps import SaliencyMap
     from xbench.modelview import Model, ModelView, Preprocessing
     from xbench.plugins import Method
-    from xbench.probing import Blends, Curve, Weighted
+    from xbench.probing import Blends, Curve, Hidden, Request, Weighted
     from xbench.registry import dataset, method, metric, model
     from xbench.specs import Spec
 
@@ -27,7 +27,7 @@ _HOME = {
     "xbench.errors": ["BrokenSample", "NotApplicable", "XbenchError"],
     "xbench.maps": ["SaliencyMap"],
     "xbench.modelview": ["Model", "ModelView", "Preprocessing"],
-    "xbench.probing": ["Blends", "Curve", "Weighted"],
+    "xbench.probing": ["Blends", "Curve", "Hidden", "Request", "Weighted"],
     "xbench.plugins": ["Method"],
     "xbench.registry": ["dataset", "method", "metric", "model"],
     "xbench.specs": ["Spec"],
@@ -42,12 +42,14 @@ __all__ = [
     "Curve",
     "Dataset",
     "Entry",
+    "Hidden",
     "Item",
     "Method",
     "Model",
     "ModelView",
     "NotApplicable",
     "Preprocessing",
+    "Request",
     "SaliencyMap",
     "Sample",
     "Score",

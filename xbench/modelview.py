@@ -23,7 +23,7 @@ from xbench.classes import ClassList
 from xbench.data import Batch
 from xbench.errors import NotApplicable, XbenchError
 from xbench.features import Layout
-from xbench.probing import Blends, Curve, Prober
+from xbench.probing import Blends, Prober, Request
 
 Dtype = Literal["float32", "bfloat16"]
 CAPABILITIES = frozenset({"feature_maps", "gradients", "attention"})  # looked for in every network
@@ -213,9 +213,9 @@ class ModelView:
         done = self._pass(batch, "attention")
         return [map_.detach().float() for map_ in done.maps], self._gradients(done, batch.targets, "attention")
 
-    def probe(self, batch: Batch, requests: Sequence[Curve | Blends]) -> list[Tensor]:
+    def probe(self, batch: Batch, requests: Sequence[Request | Blends]) -> list[Tensor]:
         """The target's probability on perturbed inputs of a batch, packed into full forward passes: float64 ``[points]`` per
-        Curve, ``[rows, masks]`` per Blends. A method that perturbs asks here."""
+        Request, ``[rows, masks]`` per Blends. A method that perturbs asks here."""
         prober = self.prober(batch)
         self._inside = True
         try:
@@ -223,7 +223,7 @@ class ModelView:
         finally:
             self._inside = False
         # Stand-alone cost: end points that others asked for before count too.
-        asked = sum(len(r.counts) if isinstance(r, Curve) else len(r.rows) * r.count for r in requests)
+        asked = sum(r.points if isinstance(r, Request) else len(r.rows) * r.count for r in requests)
         self._cost.forwards += asked / prober.rows
         return responses
 

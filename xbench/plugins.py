@@ -41,7 +41,7 @@ class MetricInfo:
     """What a metric declares.
 
     kind: ``ground_truth`` is a function (maps [M, H, W], Truth) -> values [M], or vectors [M, V] where ``reduce`` wants them;
-        ``faithfulness`` is a class with ``plan(map) -> curves`` and ``score(responses) -> Score``.
+        ``faithfulness`` is a class with ``plan(map) -> requests`` and ``score(map, responses) -> Score``.
     version: raised whenever a value can change; rows of two versions never share a column.
     direction: ``higher`` or ``lower`` is better. range: bounds of a value. chance: what an uninformed map scores, in words.
     needs: the truth it reads (``mask``, ``boxes``).

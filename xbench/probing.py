@@ -1,16 +1,18 @@
 """Perturbation: lazy requests of all metrics, methods and images become full forward batches. The only place that perturbs.
 
-A Curve replaces pixels of a *start* picture by those of an *end* picture, in an order, and wants the target's probability at some
-counts of replaced pixels. Weighted shows the picture through a map, Blends through many soft masks. Pictures are named substrates
-of the item's own input, so that end points (the clean picture, the blurred one, ...) are computed once for all methods and metrics.
-No perturbed picture exists before the batch it is packed into.
+A Request asks for the target's probability on some pictures made from one item's input. A Curve replaces pixels of a *start*
+picture by those of an *end* picture, in an order; Weighted shows the picture through a map; Hidden takes regions away; metrics may
+bring their own. Blends, which methods ask for, show many items through the same soft masks. Substrates are named pictures made from
+the item's own input, so that end points (the clean picture, the blurred one, ...) are computed once for all methods and metrics, and
+equal requests are answered once. No perturbed picture exists before the batch it is packed into.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,22 +25,101 @@ from xbench.maps import Ranking, SaliencyMap
 T = TypeVar("T")
 
 
+class Request(ABC):
+    """The target's probability on ``points`` pictures of one batch row. Frozen and hashable: equal ones are answered once."""
+
+    @property
+    @abstractmethod
+    def row(self) -> int:
+        """The batch row."""
+
+    @property
+    def points(self) -> int:
+        """How many pictures."""
+        return 1
+
+    def plain(self, point: int) -> str | None:
+        """The substrate that a picture simply is; None where it has to be drawn."""
+        return None
+
+    @abstractmethod
+    def draw(self, point: int, pictures: Pictures, out: Tensor) -> None:
+        """Paint a picture into ``out``, float ``[3, H, W]``."""
+
+
 @dataclass(frozen=True)
-class Curve:
-    """A request. counts: how many pixels of the ranking show the end picture at each point, ascending."""
+class Curve(Request):
+    """Pixels of the start picture replaced by the end picture's. counts: how many of the ranking are, at each point, ascending."""
 
     ranking: Ranking
     counts: tuple[int, ...]
     start: str
     end: str
 
+    @property
+    def row(self) -> int:
+        return self.ranking.row
+
+    @property
+    def points(self) -> int:
+        return len(self.counts)
+
+    def plain(self, point: int) -> str | None:
+        count = self.counts[point]
+        if 0 < count < self.ranking.ranks.numel():
+            return None
+        return self.end if count else self.start
+
+    def draw(self, point: int, pictures: Pictures, out: Tensor) -> None:
+        start, end = (pictures.of(name, self.row) for name in (self.start, self.end))
+        torch.where(pictures.spread(self.ranking) < self.counts[point], end, start, out=out)
+
 
 @dataclass(frozen=True)
-class Weighted:
-    """A request: the target's probability on ``weights * picture + (1 - weights) * substrate``, with a map's own weights."""
+class Weighted(Request):
+    """``weights * picture + (1 - weights) * substrate``, with a map's own weights."""
 
     map_: SaliencyMap
     substrate: str = "zero"
+
+    @property
+    def row(self) -> int:
+        return self.map_.row
+
+    def draw(self, point: int, pictures: Pictures, out: Tensor) -> None:
+        seen, behind = (pictures.of(name, self.row) for name in ("image", self.substrate))
+        torch.lerp(behind, seen, self.map_.weights.to(seen), out=out)
+
+
+class Masks(Protocol):
+    """Regions of a picture: hashable, so that all methods share the answers where regions do not depend on their maps."""
+
+    @property
+    def count(self) -> int: ...
+
+    def mask(self, i: int) -> Tensor:
+        """bool ``[H, W]``, the i-th region."""
+
+
+@dataclass(frozen=True)
+class Hidden(Request):
+    """The picture with a region replaced by the substrate, for each region. of: the batch row."""
+
+    of: int
+    masks: Masks
+    substrate: str = "zero"
+
+    @property
+    def row(self) -> int:
+        return self.of
+
+    @property
+    def points(self) -> int:
+        return self.masks.count
+
+    def draw(self, point: int, pictures: Pictures, out: Tensor) -> None:
+        seen, behind = (pictures.of(name, self.row) for name in ("image", self.substrate))
+        torch.where(self.masks.mask(point).to(seen.device), behind, seen, out=out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +194,29 @@ def substrate(name: str, inputs: Tensor) -> Tensor:
     return torch.cat([SUBSTRATES[name](inputs[i : i + 1]) for i in range(len(inputs))])
 
 
+class Pictures:
+    """The items' inputs and the substrates made from them, each made once. inputs: ``[n, 3, H, W]``."""
+
+    def __init__(self, inputs: Tensor) -> None:
+        self._made = {"image": inputs}
+        self._spread: tuple[Ranking, Tensor] | None = None
+
+    def of(self, name: str, row: int) -> Tensor:
+        """A row's picture of that name, ``[3, H, W]``; ``image`` is its input."""
+        if name not in self._made:
+            self._made[name] = substrate(name, self._made["image"])
+        return self._made[name][row]
+
+    def spread(self, ranking: Ranking) -> Tensor:
+        """Ranks ``[H, W]`` repeated over the channels in the very layout of a picture, where comparing and choosing is fastest."""
+        if self._spread is None or self._spread[0] is not ranking:
+            like = torch.empty_like(self._made["image"][0], dtype=ranking.ranks.dtype)
+            self._spread = ranking, like.copy_(ranking.ranks.expand_as(like))
+        return self._spread[1]
+
+
 class Prober:
-    """Answers curves for one batch of items.
+    """Answers requests for one batch of items.
 
     model: images ``[B, 3, H, W]`` -> logits. inputs: ``[n, 3, H, W]``, the items' model inputs. targets: ``[n]``. Each forward pass
     has exactly ``batch_size`` pictures: a last short one is padded, so an answer does not depend on what it was packed with.
@@ -137,84 +239,57 @@ class Prober:
         self._progress = progress
         self.rows = len(inputs)
         self.forwards = 0
-        self._pictures: dict[str, Tensor] = {"image": inputs}
+        self._pictures = Pictures(inputs)
         self._ends: dict[tuple[int, str], float] = {}  # (row, substrate) -> probability of the untouched picture
         format_ = torch.channels_last if inputs.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         self._buffer = inputs.new_empty(batch_size, *inputs.shape[1:]).to(memory_format=format_)
 
-    def run(self, requests: Sequence[Curve | Weighted | Blends]) -> list[Tensor]:
-        """The target's softmax probability, on the CPU: float64 ``[points]`` per Curve, ``[1]`` per Weighted, ``[rows, masks]`` per
-        Blends."""
-        along = iter(self._along([r for r in requests if not isinstance(r, Blends)]))
-        return [self._through(request) if isinstance(request, Blends) else next(along) for request in requests]
+    def run(self, requests: Sequence[Request | Blends]) -> list[Tensor]:
+        """The target's softmax probability, on the CPU: float64 ``[points]`` per Request, ``[rows, masks]`` per Blends."""
+        single = iter(self._single([r for r in requests if isinstance(r, Request)]))
+        return [self._through(request) if isinstance(request, Blends) else next(single) for request in requests]
 
-    def _along(self, curves: Sequence[Curve | Weighted]) -> list[Tensor]:
-        answers = [torch.empty(len(curve.counts) if isinstance(curve, Curve) else 1, dtype=torch.float64) for curve in curves]
+    def _single(self, requests: Sequence[Request]) -> list[Tensor]:
+        answers = [torch.empty(request.points, dtype=torch.float64) for request in requests]
         ends: dict[tuple[int, str], list[tuple[int, int]]] = {}
-        jobs: list[tuple[int, int]] = []  # (curve, point) that need a perturbed picture
-        for c, curve in enumerate(curves):
-            if isinstance(curve, Weighted):
-                jobs.append((c, 0))
-                continue
-            for p, count in enumerate(curve.counts):
-                if 0 < count < curve.ranking.ranks.numel():
-                    jobs.append((c, p))
+        jobs: list[tuple[int, int]] = []  # (request, point) that need a perturbed picture
+        for r, request in enumerate(requests):
+            for p in range(request.points):
+                name = request.plain(p)
+                if name is None:
+                    jobs.append((r, p))
                 else:
-                    name = curve.end if count else curve.start
-                    ends.setdefault((curve.ranking.row, name), []).append((c, p))
+                    ends.setdefault((request.row, name), []).append((r, p))
         missing = [key for key in ends if key not in self._ends]
         for chunk in _chunks(missing, self.batch_size):
             for slot, (row, name) in enumerate(chunk):
-                self._buffer[slot] = self._picture(name)[row]
+                self._buffer[slot] = self._pictures.of(name, row)
             for key, value in zip(chunk, self._forward([row for row, _ in chunk]), strict=True):
                 self._ends[key] = value
         for key, places in ends.items():
-            for c, p in places:
-                answers[c][p] = self._ends[key]
-        known, ranks = -1, torch.empty(0)
+            for r, p in places:
+                answers[r][p] = self._ends[key]
         for batch in _chunks(jobs, self.batch_size):
-            rows = []
-            for slot, (c, p) in enumerate(batch):
-                curve = curves[c]
-                if isinstance(curve, Weighted):
-                    rows.append(curve.map_.row)
-                    behind, seen = self._picture(curve.substrate)[rows[-1]], self.inputs[rows[-1]]
-                    torch.lerp(behind, seen, curve.map_.weights.to(self.inputs), out=self._buffer[slot])
-                    continue
-                row = curve.ranking.row
-                rows.append(row)
-                if known != c:
-                    known, ranks = c, self._spread(curve.ranking.ranks)
-                start, end = self._picture(curve.start)[row], self._picture(curve.end)[row]
-                torch.where(ranks < curve.counts[p], end, start, out=self._buffer[slot])
-            for (c, p), value in zip(batch, self._forward(rows), strict=True):
-                answers[c][p] = value
+            for slot, (r, p) in enumerate(batch):
+                requests[r].draw(p, self._pictures, self._buffer[slot])
+            for (r, p), value in zip(batch, self._forward([requests[r].row for r, _ in batch]), strict=True):
+                answers[r][p] = value
         return answers
 
     def _through(self, request: Blends) -> Tensor:
         answers = torch.empty(len(request.rows), request.count, dtype=torch.float64)
         jobs = [(i, k) for i in range(request.count) for k in range(len(request.rows))]
-        behind, known, masks = self._picture(request.substrate), -1, torch.empty(0)
+        known, masks = -1, torch.empty(0)
         for batch in _chunks(jobs, self.batch_size):
             for slot, (i, k) in enumerate(batch):
                 if known != i:
                     known, masks = i, request.mask(i).to(self.inputs)
                 mask, row = masks if masks.ndim == 2 else masks[k], request.rows[k]
-                torch.lerp(behind[row], self.inputs[row], mask, out=self._buffer[slot])
+                torch.lerp(self._pictures.of(request.substrate, row), self.inputs[row], mask, out=self._buffer[slot])
             rows = [request.rows[k] for _, k in batch]
             for (i, k), value in zip(batch, self._forward(rows), strict=True):
                 answers[k, i] = value
         return answers
-
-    def _spread(self, ranks: Tensor) -> Tensor:
-        """Ranks ``[H, W]`` repeated over the channels in the very layout of a picture, where comparing and choosing is fastest."""
-        spread = torch.empty_like(self._buffer[0], dtype=ranks.dtype)
-        return spread.copy_(ranks.expand_as(spread))
-
-    def _picture(self, name: str) -> Tensor:
-        if name not in self._pictures:
-            self._pictures[name] = substrate(name, self.inputs)
-        return self._pictures[name]
 
     def _forward(self, rows: list[int]) -> list[float]:
         """Evaluate the first len(rows) pictures of the buffer; the rest repeats one, so that no shape but one is ever run."""

@@ -13,7 +13,7 @@ from xbench.data import Score, Truth
 from xbench.errors import NotApplicable, XbenchError
 from xbench.maps import SaliencyMap
 from xbench.plugins import Method, Metric
-from xbench.probing import Curve, Prober
+from xbench.probing import Prober, Request
 from xbench.units import Explained, Unit
 
 NO_MAP = "there is no map of this item"
@@ -27,7 +27,7 @@ def score_all(
     """Scores of all items for every cell of the unit; NaN for NaN maps. The curves of all metrics are probed in one go."""
     count = len(unit.items)
     scores = {cell: [Score(not_applicable=explained[cell[0]].not_applicable)] * count for cell in unit.cells}
-    plans: dict[tuple[Method, Metric, int], list[Curve]] = {}
+    plans: dict[tuple[Method, Metric, int], list[Request]] = {}
     judges = {}
     for metric in dict.fromkeys(metric for _, metric in unit.cells):
         methods = [m for m, other in unit.cells if other is metric and not explained[m].not_applicable]
@@ -47,11 +47,12 @@ def score_all(
                             scores[method, metric][i] = Score(not_applicable=NO_MAP)
                         elif not map_.nan:
                             plans[method, metric, i] = judges[metric].plan(map_)
-    wanted = {curve: number for number, curve in enumerate(dict.fromkeys(c for curves in plans.values() for c in curves))}
+    wanted = {request: number for number, request in enumerate(dict.fromkeys(r for requests in plans.values() for r in requests))}
     responses = prober.run(list(wanted))
-    for (method, metric, i), curves in plans.items():
+    for (method, metric, i), requests in plans.items():
+        map_ = explained[method].maps[i]
         with _blame(metric, unit):
-            scores[method, metric][i] = judges[metric].score([responses[wanted[curve]] for curve in curves])
+            scores[method, metric][i] = judges[metric].score(map_, [responses[wanted[request]] for request in requests])
     return scores
 
 

@@ -49,10 +49,8 @@ MAPS = {
 
 
 def run(spec, network, picture, native):
-    metric = registry.metric(spec)()
-    return metric.score(
-        Prober(network, picture, torch.tensor([0]), 4).run(metric.plan(SaliencyMap(native, (SIDE, SIDE), 0, "s")))
-    ).value
+    metric, map_ = registry.metric(spec)(), SaliencyMap(native, (SIDE, SIDE), 0, "s")
+    return metric.score(map_, Prober(network, picture, torch.tensor([0]), 4).run(metric.plan(map_))).value
 
 
 def reference(share: np.ndarray, map_: np.ndarray) -> dict[str, float]:

@@ -43,7 +43,7 @@ def run(spec: str, network: nn.Module, picture: torch.Tensor, native: torch.Tens
     metric = registry.metric(spec)()
     map_ = SaliencyMap(native, (SIDE, SIDE), 0, seed)
     responses = Prober(network, picture, torch.tensor([0]), 4).run(metric.plan(map_))
-    return metric.score(responses)
+    return metric.score(map_, responses)
 
 
 def reference(share: np.ndarray, map_: np.ndarray, steps: int, inserting: bool) -> tuple[float, list[float]]:
