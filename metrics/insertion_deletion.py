@@ -16,15 +16,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from xbench import Curve, SaliencyMap, Score, Spec, XbenchError, metric
-from xbench.data import generator
+from xbench import Curve, SaliencyMap, Score, Spec, metric
 from xbench.probing import check_substrate
 
+from ._curves import RISE_STEPS, area, check_steps, counts, mean_curve
+
 LEAST_DROP = 0.05
-RISE_STEPS = Spec("exact", (28,))  # about 224 * 8 pixels each at 224 px
+CITE, CHANCE = "petsiuk2018rise", "the `random` row"
+ANY = (float("-inf"), float("inf"))
 
 
 @dataclass(frozen=True)
@@ -34,52 +35,42 @@ class _Curve:
     steps: Spec = RISE_STEPS
     substrate: str = "zero"
     inserting: ClassVar[bool] = False
-    normalised: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_substrate(self.substrate)
-        arguments = self.steps.args
-        valid = self.steps.name in ("exact", "stratified") and len(arguments) == 1 and not self.steps.kwargs
-        if not valid or not isinstance(arguments[0], int) or isinstance(arguments[0], bool) or arguments[0] < 1:
-            raise XbenchError(f"steps={self.steps} is not a protocol of a curve; write steps=exact(28) or steps=stratified(8)")
+        check_steps(self.steps, "exact", "stratified")
 
     def plan(self, map_: SaliencyMap) -> list[Curve]:
         """One curve per order of the map: one, or several whose mean is the expectation over ties of a constant map."""
-        counts = self._counts(map_.size[0] * map_.size[1], map_.seed)
+        replaced = counts(self.steps, map_.size[0] * map_.size[1], map_.seed)
         ends = (self.substrate, "image") if self.inserting else ("image", self.substrate)
-        return [Curve(ranking, counts, *ends) for ranking in map_.rankings]
-
-    def _counts(self, pixels: int, seed: str) -> tuple[int, ...]:
-        """How many pixels are replaced at each point, both ends included: all curves of an item share the ends."""
-        steps = int(self.steps.args[0])  # type: ignore[arg-type]
-        if self.steps.name == "exact":
-            return tuple(round(i * pixels / steps) for i in range(steps + 1))
-        shifts = torch.rand(steps, generator=generator(seed, "strata"), dtype=torch.float64).tolist()
-        return (0, *(int((i + shift) * pixels / steps) for i, shift in enumerate(shifts)), pixels)
+        return [Curve(ranking, replaced, *ends) for ranking in map_.rankings]
 
     def score(self, map_: SaliencyMap, responses: list[Tensor]) -> Score:
-        """The area under the mean curve, in [0, 1] unless normalised; the vector is the curve itself, raw."""
-        curve = torch.stack(responses).mean(dim=0)
-        if self.steps.name == "exact":
-            area = float((curve.sum() - curve[0] / 2 - curve[-1] / 2) / (len(curve) - 1))
-        else:
-            area = float(curve[1:-1].mean())
-        vector = tuple(curve.tolist())
-        if not self.normalised:
-            return Score(area, vector)
-        picture, removed = (vector[-1], vector[0]) if self.inserting else (vector[0], vector[-1])
+        """The area under the mean curve, in [0, 1]; the vector is the curve itself."""
+        curve = mean_curve(responses)
+        return Score(area(self.steps, curve), tuple(curve.tolist()))
+
+
+class _Normalised(_Curve):
+    def score(self, map_: SaliencyMap, responses: list[Tensor]) -> Score:
+        """The area between the end points; the vector is the curve itself, raw."""
+        raw = super().score(map_, responses)
+        assert raw.vector
+        removed, picture = (raw.vector[0], raw.vector[-1])[:: 1 if self.inserting else -1]
         if picture - removed < LEAST_DROP:
-            return Score(vector=vector, not_applicable=f"the substrate costs the target less than {LEAST_DROP} of probability")
-        return Score((area - removed) / (picture - removed), vector)
+            why = f"the substrate costs the target less than {LEAST_DROP} of probability"
+            return Score(vector=raw.vector, not_applicable=why)
+        return Score((raw.value - removed) / (picture - removed), raw.vector)
 
 
-@metric("deletion", kind="faithfulness", version="1", direction="lower", chance="the `random` row", cite="petsiuk2018rise")
+@metric("deletion", kind="faithfulness", version="1", direction="lower", chance=CHANCE, cite=CITE)
 @dataclass(frozen=True)
 class Deletion(_Curve):
     """Area under the target's probability while the most salient pixels are removed first. Lower is better."""
 
 
-@metric("insertion", kind="faithfulness", version="1", direction="higher", chance="the `random` row", cite="petsiuk2018rise")
+@metric("insertion", kind="faithfulness", version="1", direction="higher", chance=CHANCE, cite=CITE)
 @dataclass(frozen=True)
 class Insertion(_Curve):
     """Area under the target's probability while the most salient pixels are shown first. Higher is better."""
@@ -88,35 +79,37 @@ class Insertion(_Curve):
     inserting: ClassVar[bool] = True
 
 
-@metric(
-    "deletion_normalised",
-    kind="faithfulness",
-    version="1",
-    direction="lower",
-    range=(float("-inf"), float("inf")),
-    chance="the `random` row",
-    cite="petsiuk2018rise",
-)
+@metric("deletion_normalised", kind="faithfulness", version="1", direction="lower", range=ANY, chance=CHANCE, cite=CITE)
 @dataclass(frozen=True)
-class DeletionNormalised(_Curve):
+class DeletionNormalised(_Normalised):
     """Deletion between its end points: 0 = as if all were removed at once, 1 = as if nothing were. Lower is better."""
 
-    normalised: ClassVar[bool] = True
 
-
-@metric(
-    "insertion_normalised",
-    kind="faithfulness",
-    version="1",
-    direction="higher",
-    range=(float("-inf"), float("inf")),
-    chance="the `random` row",
-    cite="petsiuk2018rise",
-)
+@metric("insertion_normalised", kind="faithfulness", version="1", direction="higher", range=ANY, chance=CHANCE, cite=CITE)
 @dataclass(frozen=True)
-class InsertionNormalised(_Curve):
+class InsertionNormalised(_Normalised):
     """Insertion between its end points: 1 = as if all were shown at once. Higher is better."""
 
     substrate: str = "rise_blur"
     inserting: ClassVar[bool] = True
-    normalised: ClassVar[bool] = True
+
+
+@metric("insertion_minus_deletion", kind="faithfulness", version="1", direction="higher", range=(-1, 1), chance="0", cite=CITE)
+@dataclass(frozen=True)
+class InsertionMinusDeletion:
+    """Insertion less deletion, from the same points; no forward pass of its own beside them. Higher is better, in [-1, 1]."""
+
+    steps: Spec = RISE_STEPS
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps, "exact", "stratified")
+
+    def plan(self, map_: SaliencyMap) -> list[Curve]:
+        """The curves of both."""
+        return [*Insertion(self.steps).plan(map_), *Deletion(self.steps).plan(map_)]
+
+    def score(self, map_: SaliencyMap, responses: list[Tensor]) -> Score:
+        """From the curves of both, half of the responses each."""
+        half = len(responses) // 2
+        inserted, deleted = (area(self.steps, mean_curve(part)) for part in (responses[:half], responses[half:]))
+        return Score(inserted - deleted)

@@ -66,6 +66,13 @@ def _descending(values: Tensor) -> Tensor:
     return torch.from_numpy(keys & 0xFFFFFFFF)
 
 
+def _ranks(order: Tensor) -> Tensor:
+    """Indices in an order -> each index's place in it, int32."""
+    ranks = torch.empty(len(order), dtype=torch.int32)
+    ranks[order] = torch.arange(len(order), dtype=torch.int32)
+    return ranks
+
+
 class SaliencyMap:
     """One item's map by one method, at the method's own grid, with all that is derived from it computed at most once.
 
@@ -124,17 +131,29 @@ class SaliencyMap:
 
         Equal pixels are ordered by the item's own seeded noise, never by position.
         """
-        pixels = self.size[0] * self.size[1]
-        noise = torch.randperm(pixels, generator=generator(self.seed, "ties"))
-        if self.constant:
-            shifts = [round(i * pixels / TIE_ORDERS) for i in range(TIE_ORDERS)]
-            orders = [noise.roll(shift) for shift in shifts]
-        else:
-            orders = [noise[_descending(self.full.flatten()[noise])]]
-        positions = torch.arange(pixels, dtype=torch.int32)
-        rankings = []
-        for order in orders:
-            ranks = torch.empty(pixels, dtype=torch.int32)
-            ranks[order] = positions
-            rankings.append(Ranking(self.row, ranks.reshape(self.size)))
-        return rankings
+        return [Ranking(self.row, _ranks(order).reshape(self.size)) for order in self._orders(self.full.flatten())]
+
+    def region_rankings(self, side: int) -> list[tuple[Ranking, tuple[int, ...]]]:
+        """The same for squares of ``side`` pixels, ordered by their means; those at the right and lower borders may be smaller.
+
+        -> (an order of pixels, square by square; how many pixels the first k squares have, k from 0), for each order.
+        """
+        height, width = self.size
+        columns = -(-width // side)
+        square = (torch.arange(height)[:, None] // side * columns + torch.arange(width) // side).flatten()
+        areas = torch.bincount(square)
+        means = torch.bincount(square, weights=self.full.flatten().double()) / areas
+        found = []
+        for order in self._orders(means.float()):
+            pixels = _ranks(order)[square].argsort(stable=True)
+            counts = (0, *areas[order].cumsum(dim=0).tolist())
+            found.append((Ranking(self.row, _ranks(pixels).reshape(self.size)), counts))
+        return found
+
+    def _orders(self, values: Tensor) -> list[Tensor]:
+        """Indices of ``[n]`` values from largest to smallest, ties by noise; several orders where the map is constant."""
+        count = len(values)
+        noise = torch.randperm(count, generator=generator(self.seed, "ties"))
+        if not self.constant:
+            return [noise[_descending(values[noise])]]
+        return [noise.roll(round(i * count / TIE_ORDERS)) for i in range(TIE_ORDERS)]

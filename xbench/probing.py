@@ -3,7 +3,7 @@
 A Request asks for the target's probability on some pictures made from one item's input. A Curve replaces pixels of a *start*
 picture by those of an *end* picture, in an order; Weighted shows the picture through a map; Hidden takes regions away; metrics may
 bring their own. Blends, which methods ask for, show many items through the same soft masks. Substrates are named pictures made from
-the item's own input, so that end points (the clean picture, the blurred one, ...) are computed once for all methods and metrics, and
+the item's own input, so that end points (the clean picture, the blurred one, ...) are computed once for all methods and metrics;
 equal requests are answered once. No perturbed picture exists before the batch it is packed into.
 """
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xbench.data import generator
 from xbench.errors import XbenchError, did_you_mean
 from xbench.maps import Ranking, SaliencyMap
 
@@ -154,7 +155,7 @@ def _rise_taps() -> Tensor:
 
 def _rise_blur(inputs: Tensor) -> Tensor:
     """RISE's blur: its kernel, zero padding (borders are pulled to grey)."""
-    kernel = _rise_taps().to(inputs.device).expand(inputs.shape[1], 1, 11, 11)
+    kernel = _rise_taps().to(inputs).expand(inputs.shape[1], 1, 11, 11)
     return functional.conv2d(inputs, kernel, padding=5, groups=inputs.shape[1])
 
 
@@ -163,10 +164,17 @@ def _gaussian_blur(inputs: Tensor) -> Tensor:
     sigma = 10.0 * min(inputs.shape[-2:]) / 224
     radius = min(round(3 * sigma), min(inputs.shape[-2:]) - 1)
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32) / sigma) ** 2)
-    kernel = (taps / taps.sum()).to(inputs.device).expand(inputs.shape[1], 1, 1, -1)
+    kernel = (taps / taps.sum()).to(inputs).expand(inputs.shape[1], 1, 1, -1)
     padded = functional.pad(inputs, (radius,) * 4, mode="reflect")
     across = functional.conv2d(padded, kernel, groups=inputs.shape[1])
     return functional.conv2d(across, kernel.transpose(2, 3), groups=inputs.shape[1])
+
+
+def _noise(inputs: Tensor) -> Tensor:
+    """Uniform between each channel's smallest and largest value (Samek et al. 2017); the same draw for all pictures of a size."""
+    low, high = (f(inputs, dim=(2, 3), keepdim=True) for f in (torch.amin, torch.amax))
+    drawn = torch.rand(inputs.shape[1:], generator=generator("substrate", "noise"))
+    return low + (high - low) * drawn.to(inputs)
 
 
 SUBSTRATES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -174,6 +182,7 @@ SUBSTRATES: dict[str, Callable[[Tensor], Tensor]] = {
     "zero": _zero,
     "rise_blur": _rise_blur,
     "gaussian_blur": _gaussian_blur,
+    "noise": _noise,
 }
 
 

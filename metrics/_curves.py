@@ -1,0 +1,47 @@
+"""What the metrics along a curve share: how many pixels are replaced at each point, and the area under it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from xbench import Spec, XbenchError
+from xbench.data import generator
+
+RISE_STEPS = Spec("exact", (28,))  # about 224 * 8 pixels each at 224 px
+
+
+def check_steps(steps: Spec, *names: str) -> None:
+    """Raises XbenchError for anything but ``name(n)`` with one of the names and n >= 1."""
+    number = steps.args[0] if len(steps.args) == 1 and not steps.kwargs else None
+    if steps.name not in names or not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        examples = " or ".join(f"steps={name}({28 if name == 'exact' else 8})" for name in names)
+        raise XbenchError(f"steps={steps} is not a protocol of a curve; write {examples}")
+
+
+def number(steps: Spec) -> int:
+    """The n of ``exact(n)``."""
+    return int(steps.args[0])  # type: ignore[arg-type]
+
+
+def counts(steps: Spec, pixels: int, seed: str) -> tuple[int, ...]:
+    """How many pixels are replaced at each point, both ends included: all curves of an item share the ends."""
+    n = number(steps)
+    if steps.name == "exact":
+        return tuple(round(i * pixels / n) for i in range(n + 1))
+    shifts = torch.rand(n, generator=generator(seed, "strata"), dtype=torch.float64).tolist()
+    return (0, *(int((i + shift) * pixels / n) for i, shift in enumerate(shifts)), pixels)
+
+
+def mean_curve(responses: Sequence[Tensor]) -> Tensor:
+    """The expectation over the orders of a constant map; the curve itself for any other."""
+    return torch.stack(list(responses)).mean(dim=0)
+
+
+def area(steps: Spec, curve: Tensor) -> float:
+    """Under a curve over [0, 1], from its values at ``counts``."""
+    if steps.name == "exact":
+        return float((curve.sum() - curve[0] / 2 - curve[-1] / 2) / (len(curve) - 1))
+    return float(curve[1:-1].mean())
