@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xbench.probing import Blends, Curve, Hidden, Request, Weighted
     from xbench.registry import dataset, method, metric, model
     from xbench.specs import Spec
+    from xbench.variations import Answer, Moved, Noisy, Randomised, Retargeted, Same, Variation
 
 _HOME = {
     "xbench.api": ["evaluate", "run"],
@@ -29,11 +30,13 @@ _HOME = {
     "xbench.modelview": ["Model", "ModelView", "Preprocessing"],
     "xbench.probing": ["Blends", "Curve", "Hidden", "Request", "Weighted"],
     "xbench.plugins": ["Method"],
+    "xbench.variations": ["Answer", "Moved", "Noisy", "Randomised", "Retargeted", "Same", "Variation"],
     "xbench.registry": ["dataset", "method", "metric", "model"],
     "xbench.specs": ["Spec"],
 }
 _WHERE = {name: home for home, names in _HOME.items() for name in names}
 __all__ = [
+    "Answer",
     "Batch",
     "Blends",
     "Box",
@@ -47,14 +50,20 @@ __all__ = [
     "Method",
     "Model",
     "ModelView",
+    "Moved",
+    "Noisy",
     "NotApplicable",
     "Preprocessing",
+    "Randomised",
     "Request",
+    "Retargeted",
     "SaliencyMap",
+    "Same",
     "Sample",
     "Score",
     "Spec",
     "Truth",
+    "Variation",
     "Weighted",
     "XbenchError",
     "dataset",

@@ -20,7 +20,21 @@ from pathlib import Path
 from xbench.plugins import Bound, BoundDataset, Metric
 
 # Modules of the core whose rules a value depends on. An edit of one of them makes every row new.
-RULES = ("attention", "data", "features", "geometry", "maps", "modelview", "pictures", "probing", "runner", "scoring", "zero_shot")
+RULES = (
+    "attention",
+    "data",
+    "features",
+    "geometry",
+    "maps",
+    "modelview",
+    "pictures",
+    "probing",
+    "reexplaining",
+    "runner",
+    "scoring",
+    "variations",
+    "zero_shot",
+)
 # Libraries of the core that values depend on; those of plug-ins are found from their imports.
 CORE_LIBRARIES = ("numpy", "pillow", "torch")
 KEY_LENGTH = 20  # hex digits: 80 bits, no collision to fear below 10^10 rows

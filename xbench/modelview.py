@@ -163,7 +163,7 @@ class ModelView:
 
     def __init__(self, model: Model, progress: Callable[[int], None] | None = None) -> None:
         self.model = model
-        self._progress = progress
+        self.progress = progress
         self._prober: Prober | None = None
         self._home: Tensor | None = None
         self._passes: dict[tuple[str, str], _Pass] = {}
@@ -233,7 +233,7 @@ class ModelView:
         if at_home and self._prober is not None:
             return self._prober
         count = len(batch.items)
-        made = Prober(self.model, batch.images[:count], batch.targets[:count], len(batch), self._progress)
+        made = Prober(self.model, batch.images[:count], batch.targets[:count], len(batch), self.progress)
         if at_home:
             self._home, self._prober = batch.images, made
         return made

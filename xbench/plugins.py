@@ -32,7 +32,7 @@ class MethodInfo:
     cite: str = ""
 
 
-MetricKind = Literal["ground_truth", "faithfulness"]
+MetricKind = Literal["ground_truth", "faithfulness", "re_explanation"]
 Group = Literal["faithfulness", "localization", "randomisation", "robustness", "complexity"]
 
 
@@ -41,7 +41,8 @@ class MetricInfo:
     """What a metric declares.
 
     kind: ``ground_truth`` is a function (maps [M, H, W], Truth) -> values [M], or vectors [M, V] where ``reduce`` wants them;
-        ``faithfulness`` is a class with ``plan(map) -> requests`` and ``score(map, responses) -> Score``.
+        ``faithfulness`` is a class with ``plan(map) -> requests`` and ``score(map, responses) -> Score``;
+        ``re_explanation`` is a class with ``plan() -> variations`` and ``score(before, after) -> Score`` (see variations.py).
     version: raised whenever a value can change; rows of two versions never share a column.
     direction: ``higher`` or ``lower`` is better. range: bounds of a value. chance: what an uninformed map scores, in words.
     needs: the truth it reads (``mask``, ``boxes``).

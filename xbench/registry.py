@@ -44,6 +44,7 @@ from xbench.plugins import (
 from xbench.specs import Spec, Value, parse
 
 F = TypeVar("F", bound=Callable[..., Any])
+GROUPS: dict[MetricKind, Group] = {"ground_truth": "localization", "faithfulness": "faithfulness", "re_explanation": "robustness"}
 
 
 class Registry:
@@ -293,13 +294,13 @@ def metric(
     group: Group | None = None,
     cite: str = "",
 ) -> Callable[[F], F]:
-    """Register a metric; see MetricInfo. Its group is by default faithfulness or localization, as its kind says.
+    """Register a metric; see MetricInfo. Its group is by default faithfulness, robustness or localization, as its kind says.
 
     Raises:
         XbenchError: unknown ``reduce``.
     """
     reductions.check(reduce)
-    group = group or ("faithfulness" if kind == "faithfulness" else "localization")
+    group = group or GROUPS[kind]
     info = MetricInfo(kind, version, direction, range, chance, frozenset(needs), frame, reduce, group, cite)
     return _register("metric", id, info)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xbench import maps, reductions, scoring
+from xbench import maps, reductions, reexplaining, scoring
 from xbench.data import Batch, Item, Sample, Score, Truth
 from xbench.errors import BrokenSample, NotApplicable, XbenchError
 from xbench.geometry import View
@@ -110,6 +110,7 @@ def _run(unit: Unit, samples: list[Sample], progress: Callable[[int], None] | No
     methods = list(dict.fromkeys(method for method, _ in unit.cells))
     explained = {method: _explain(method, view, batch, truths["input"], scene) for method in methods}
     scores = scoring.score_all(unit, explained, truths, view.prober(batch))
+    scores |= reexplaining.score_all(unit, explained, view, batch, lambda method, view, batch: _ask(method, view, batch, scene))
 
     rows = []
     for i, (item, sample) in enumerate(zip(items, samples, strict=True)):
@@ -195,16 +196,22 @@ def _explain(method: Method, view: ModelView, batch: Batch, truths: list[Truth],
         batch = dataclasses.replace(batch, truth=tuple(t if t.mask is not None else Truth(nothing) for t in truths))
     try:
         with view.account() as cost:
-            raw = method(view, batch)
+            found = _ask(method, view, batch, scene)
     except NotApplicable as reason:
         return Explained(not_applicable=str(reason))
+    return Explained([_map(native, batch, i, scene) for i, native in enumerate(found[: len(batch.items)])], cost)
+
+
+def _ask(method: Method, view: ModelView, batch: Batch, scene: Scene) -> Tensor:
+    """A method's maps of a batch, checked."""
+    try:
+        raw = method(view, batch)
     except XbenchError:
         raise
     except Exception as error:
         where = f"items {batch.items[0].id} to {batch.items[-1].id} of {scene.bound.name}"
         raise XbenchError(f"method {method.name} failed on {where}: {type(error).__name__}: {error}") from error
-    valid = maps.validated(raw, len(batch), len(batch.items), batch.size, method.name)
-    return Explained([_map(valid[i], batch, i, scene) for i in range(len(batch.items))], cost)
+    return maps.validated(raw, len(batch), len(batch.items), batch.size, method.name)
 
 
 def _map(native: Tensor, batch: Batch, i: int, scene: Scene) -> SaliencyMap:

@@ -1,4 +1,4 @@
-"""Maps to scores: every cell of a work unit, against truth or by the model's responses; and when there is nothing to score."""
+"""Maps to scores: against truth or by the model's responses (for those that explain again see reexplaining.py), and when not."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ LEAST_VISIBLE = 0.5  # of a target's truth; with less of it in the model's input
 def score_all(
     unit: Unit, explained: dict[Method, Explained], truths: dict[str, list[Truth]], prober: Prober
 ) -> dict[tuple[Method, Metric], list[Score]]:
-    """Scores of all items for every cell of the unit; NaN for NaN maps. The curves of all metrics are probed in one go."""
+    """Scores of all items for every cell of the unit but those that explain again; NaN for NaN maps.
+
+    The curves of all metrics are probed in one go.
+    """
     count = len(unit.items)
     scores = {cell: [Score(not_applicable=explained[cell[0]].not_applicable)] * count for cell in unit.cells}
     plans: dict[tuple[Method, Metric, int], list[Request]] = {}
     judges = {}
     for metric in dict.fromkeys(metric for _, metric in unit.cells):
         methods = [m for m, other in unit.cells if other is metric and not explained[m].not_applicable]
-        with _blame(metric, unit):
+        with blame(metric, unit):
             if lacking := sorted(metric.info.needs - unit.scene.bound.info.provides):
                 none = Score(not_applicable=f"needs {' and '.join(lacking)}, which {unit.scene.bound.name} does not have")
                 scores |= {(m, metric): [none] * count for m in methods}
@@ -39,7 +42,7 @@ def score_all(
                 there = truths[metric.info.frame]
                 rows = [_compare(metric, [explained[m].maps[i] for m in methods], truth) for i, truth in enumerate(there)]
                 scores |= {(m, metric): [row[k] for row in rows] for k, m in enumerate(methods)}
-            else:
+            elif metric.info.kind == "faithfulness":
                 judges[metric] = metric()
                 for method in methods:
                     for i, map_ in enumerate(explained[method].maps):
@@ -51,7 +54,7 @@ def score_all(
     responses = prober.run(list(wanted))
     for (method, metric, i), requests in plans.items():
         map_ = explained[method].maps[i]
-        with _blame(metric, unit):
+        with blame(metric, unit):
             scores[method, metric][i] = judges[metric].score(map_, [responses[wanted[request]] for request in requests])
     return scores
 
@@ -90,7 +93,8 @@ def unusable(truth: Truth) -> str:
 
 
 @contextmanager
-def _blame(metric: Metric, unit: Unit) -> Iterator[None]:
+def blame(metric: Metric, unit: Unit) -> Iterator[None]:
+    """Name the metric in whatever error happens inside."""
     try:
         yield
     except XbenchError:

@@ -160,7 +160,7 @@ def plan(suite: Suite, chosen: Selection, registry: Registry) -> Plan:
         if wanted and names:
             metrics = _unique(registry.metric(m) for m in wanted)
             for metric in metrics:
-                if metric.info.kind == "faithfulness":
+                if metric.info.kind != "ground_truth":
                     metric()  # checks its parameters now rather than after the first explanations
             bound_models = _unique(registry.model(m) for m in names)
             tracks.append(PlannedTrack(dataset, bound_models, metrics, track, track.batch_size or suite.batch_size))
