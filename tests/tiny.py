@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from xbench import (
+    Answer,
     Batch,
     Box,
     BrokenSample,
@@ -23,11 +24,16 @@ from xbench import (
     Method,
     Model,
     ModelView,
+    Noisy,
     Preprocessing,
+    Randomised,
+    Retargeted,
     SaliencyMap,
+    Same,
     Sample,
     Score,
     Truth,
+    Variation,
     dataset,
     method,
     metric,
@@ -196,3 +202,18 @@ class TinyDeletion:
     def score(self, map_: SaliencyMap, responses: list[Tensor]) -> Score:
         curve = torch.stack(responses).mean(dim=0)
         return Score(float(curve.mean()), tuple(curve.tolist()))
+
+
+@metric("tiny_again", kind="re_explanation", version="1", direction="lower", range=(0, float("inf")))
+@dataclass(frozen=True)
+class TinyAgain:
+    """How far maps go from the given one when noise, a class or a network comes between; the vector is each change."""
+
+    radius: float = 0.2
+
+    def plan(self) -> list[Variation]:
+        return [Same(), Noisy(self.radius, 0), Retargeted(), Randomised(1, 1)]
+
+    def score(self, before: Answer, after: list[Answer]) -> Score:
+        changes = [float((other.map_.native - before.map_.native).norm()) for other in after]
+        return Score(sum(changes), tuple(changes))
