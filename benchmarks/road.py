@@ -124,8 +124,8 @@ def main() -> None:
                     spent[name] += time.perf_counter() - start
                 for name, values in found.items():
                     wrong[name] = max(wrong[name], float((values - found["SuperLU"]).abs().max()))
-            for name, seconds in spent.items():
-                times[name].append(seconds)
+            for name, total in spent.items():
+                times[name].append(total)
         cells = []
         for seconds in times.values():
             ratios = sorted(a / b for a, b in zip(seconds, times["xbench"], strict=True))
