@@ -146,8 +146,11 @@ def _imports(path: Path) -> tuple[frozenset[Path], frozenset[str]]:
 def protocol_key(dataset: BoundDataset, revision: str, target: str, only: str, view: str, metric: Metric, dtype: str) -> str:
     """What makes two numbers comparable: dataset and its revision, item and target policy, view, metric, frame, dtype.
 
-    Not the dataset's parameters: its revision says what they select, and they may hold paths of one machine.
+    Not the dataset's parameters: its revision says what they select, and they may hold paths of one machine. Nor the metric's
+    keyword-only parameters at their defaults: a metric that gains one so keeps the columns that it had.
     """
     info = metric.info
-    described = [metric.plugin.id, info.version, metric.all_params, info.frame]
+    gained = {p.name for p in metric.plugin.parameters if p.kind is p.KEYWORD_ONLY and metric.params[p.name] == p.default}
+    params = {name: value for name, value in metric.all_params.items() if name not in gained}
+    described = [metric.plugin.id, info.version, params, info.frame]
     return digest([dataset.plugin.id, revision], target, only, view, described, dtype)

@@ -55,5 +55,22 @@ def test_protocol_key_tells_protocols_apart():
     assert len(found) == 1 + len(variants)
 
 
+def test_a_metric_that_gains_a_keyword_only_parameter_keeps_its_columns(tmp_path):
+    def key(signature, spec):
+        (tmp_path / "gaining.py").write_text(
+            "from xbench import metric\n\n"
+            "@metric('gaining', kind='ground_truth', version='1', direction='higher')\n"
+            f"def f(maps, truth, {signature}): ...\n"
+        )
+        registry.load(str(tmp_path / "gaining.py"))
+        rest = ("1", "prediction", "", "crop")
+        return keys.protocol_key(registry.bind("dataset", "tiny_pictures"), *rest, registry.metric(spec), "float32")
+
+    before = key("size: int = 3", "gaining")
+    added = "size: int = 3, *, split: str = 'all'"
+    assert key(added, "gaining") == key(added, "gaining(split=all)") == before
+    assert len({before, key(added, "gaining(split=some)"), key(added, "gaining(size=4)")}) == 3
+
+
 def test_the_rule_modules_exist():
     assert all(path.is_file() for path in keys.rule_files())
