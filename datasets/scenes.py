@@ -180,7 +180,7 @@ def scenes(split: Split = "test", n: int = 1000, least: int = 1, most: int = 4, 
     return Figures(split, n, size, seed, least, most)
 
 
-@dataset("scenes_spurious", provides={"mask", "boxes"}, licence=LICENCE)
+@dataset("scenes_spurious", provides={"mask", "boxes", "parts"}, licence=LICENCE)
 def scenes_spurious(
     split: Split = "test", n: int = 1000, label: Whose = "object", truth: Whose = "object", size: int = 96, seed: int = 0
 ) -> Dataset:
@@ -192,7 +192,7 @@ def scenes_spurious(
     return Stickers(split, n, size, seed, label, truth)
 
 
-@dataset("scenes_parts", provides={"mask", "boxes"}, licence=LICENCE)
+@dataset("scenes_parts", provides={"mask", "boxes", "parts"}, licence=LICENCE)
 def scenes_parts(split: Split = "test", n: int = 1000, size: int = 96, seed: int = 0) -> Dataset:
     """Generated cartoon birds of six species that differ in the beak only; the beak's pixels are the truth."""
     return Birds(split, n, size, seed)

@@ -42,7 +42,7 @@ class Sample:
     sources: the pictures that it was composed of (a mosaic's photographs), each with its label.
     instances: bool ``[H, W]``, the visible pixels of each box's object, in the order of the boxes.
     attributes: per box, what is true of its object in words, such as ``striped``.
-    parts: name -> bool ``[H, W]``, the visible pixels of an object's parts, such as ``beak``.
+    parts: name -> bool ``[H, W]``, the visible pixels of the main label's object's parts, such as ``beak``.
     captions: sentences that are true of the picture.
     """
 
@@ -88,12 +88,17 @@ class Truth:
     mask: bool ``[H, W]``, the target's pixels. boxes: the target's boxes.
     visible: share of the target's pixels (in the image frame) that the model can see.
     ignore: bool ``[H, W]``, pixels of which nobody knows whose they are: no metric counts them, for or against. Apart from mask.
+    difficult: whether the target covers less than a quarter of the whole picture and another class is there too (Zhang et al. 2016;
+        not what PASCAL VOC says of a Box).
+    parts: name -> bool ``[H, W]``, the target's parts; all False where the model does not see one. Only of the main label's object.
     """
 
     mask: Tensor | None = None
     boxes: tuple[Box, ...] = ()
     visible: float = 1.0
     ignore: Tensor | None = None
+    difficult: bool = False
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

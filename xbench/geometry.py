@@ -88,7 +88,16 @@ class View:
         visible = int(self._cut(mask).sum()) / total if total else 0.0
         seen = self.mask(mask)
         ignore = self.mask(sample.ignore) & ~seen if sample.ignore is not None else None
-        return Truth(seen, tuple(c for b in boxes if (c := self.box(b))), visible, ignore)
+        difficult = 4 * total < mask.numel() and any(label != target for label in sample.labels)
+        parts = sample.parts if sample.labels[:1] == (target,) else {}
+        return Truth(
+            seen,
+            tuple(c for b in boxes if (c := self.box(b))),
+            visible,
+            ignore,
+            difficult,
+            {name: self.mask(part) for name, part in parts.items()},
+        )
 
     def _cut(self, tensor: Tensor) -> Tensor:
         return tensor[..., self.top : self.top + self.height, self.left : self.left + self.width]

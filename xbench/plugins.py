@@ -45,7 +45,7 @@ class MetricInfo:
         ``re_explanation`` is a class with ``plan() -> variations`` and ``score(before, after) -> Score`` (see variations.py).
     version: raised whenever a value can change; rows of two versions never share a column.
     direction: ``higher`` or ``lower`` is better. range: bounds of a value. chance: what an uninformed map scores, in words.
-    needs: the truth it reads (``mask``, ``boxes``).
+    needs: the truth it reads (``mask``, ``boxes``, ``parts``).
     frame: where maps and truth meet: ``input``, the model's, or ``image``, the part of the picture that the model sees in pixels of
         the picture as stored (the *window frame* of geometry.py).
     reduce: how rows become the table's figure: ``mean``, or one of reductions.py.
@@ -66,7 +66,7 @@ class MetricInfo:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a dataset declares: ``provides`` is the truth of its items (``mask``, ``boxes``); licence of its pictures."""
+    """What a dataset declares: ``provides`` is the truth of its items (``mask``, ``boxes``, ``parts``); licence of its pictures."""
 
     provides: frozenset[str] = frozenset()
     licence: str = ""

@@ -139,3 +139,66 @@ def test_unknown_pixels_are_ignored_and_never_truth():
 
 def test_suites_know_every_view():
     assert set(typing.get_args(suite.Track.model_fields["view"].annotation)) == set(KINDS)
+
+
+def corner_of(*shape, height=40, width=60):
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    mask[: shape[0], : shape[1]] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "labels", "difficult"),
+    [
+        (corner_of(10, 59), (0, 1), True),  # a pixel row short of a quarter
+        (corner_of(10, 60), (0, 1), False),  # a quarter
+        (corner_of(2, 2), (0,), False),
+        (corner_of(2, 2), (0, 0), False),  # the same class twice
+        (corner_of(2, 2), (1, 0), True),
+        (corner_of(40, 60), (0, 1), False),
+    ],
+)
+def test_difficult_is_a_small_target_beside_another_class(mask, labels, difficult):
+    sample = Sample("s", torch.zeros(3, 40, 60, dtype=torch.uint8), labels, masks={0: mask})
+    for kind in KINDS:
+        seen = view(kind, 40, 60, (32, 32), 0.5)
+        for frame in (seen, seen.window):  # the whole picture decides, whatever the model sees of it
+            assert frame.truth(sample, 0).difficult is difficult
+
+
+def test_difficult_takes_the_union_of_boxes_where_there_is_no_mask():
+    image, twice = torch.zeros(3, 40, 60, dtype=torch.uint8), (Box(0, 0, 0, 30, 19), Box(0, 0, 0, 30, 19), Box(1, 0, 0, 60, 40))
+    truth = full(40, 60).truth(Sample("s", image, (0, 1), twice), 0)
+    assert truth.difficult
+    assert not full(40, 60).truth(Sample("s", image, (0, 1), twice), 1).difficult
+
+
+def with_parts(labels=(0, 1)):
+    """Two classes; of the first one's object a wing in the right half and a beak of one pixel at the top left corner."""
+    whole, wing, beak = (torch.zeros(40, 60, dtype=torch.bool) for _ in range(3))
+    whole[5:35, 10:50] = True
+    wing[10:20, 40:50] = True
+    beak[0, 0] = True
+    return Sample(
+        "s", torch.zeros(3, 40, 60, dtype=torch.uint8), labels, masks={0: whole, 1: wing}, parts={"wing": wing, "beak": beak}
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_follow_the_view_as_the_mask_does(kind):
+    sample, seen = with_parts(), view(kind, 40, 60, (32, 32), 0.875)
+    for frame in (seen, seen.window):
+        truth = frame.truth(sample, 0)
+        assert list(truth.parts) == ["wing", "beak"]
+        assert all(part.shape == frame.size and part.dtype == torch.bool for part in truth.parts.values())
+        assert torch.equal(truth.parts["wing"], frame.mask(sample.parts["wing"]))
+        assert truth.parts["wing"].any()
+        assert not truth.parts["wing"][:, : frame.size[1] // 2].any()
+    assert bool(seen.window.truth(sample, 0).parts["beak"].any()) == (kind != "crop")
+
+
+def test_parts_are_those_of_the_main_label():
+    assert full(40, 60).truth(with_parts(), 1).parts == {}
+    assert list(full(40, 60).truth(with_parts((1, 0)), 1).parts) == ["wing", "beak"]
+    assert full(40, 60).truth(with_parts((1, 0)), 0).parts == {}
+    assert full(40, 60).truth(with_parts(()), 0).parts == {}
