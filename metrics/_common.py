@@ -40,6 +40,12 @@ def compare(maps: Tensor, truth: Truth, region: Tensor, rule: Rule, *size: int) 
     return torch.from_numpy(np.array(found, dtype=np.float64).reshape(len(maps), *size))
 
 
+def need_rest(outside: Values) -> None:
+    """Raises NotApplicable where the region is all of the frame that counts."""
+    if not len(outside):
+        raise NotApplicable("the mask is the whole frame: there is nothing to tell it from")
+
+
 def area_share(inside: Values, outside: Values) -> float:
     """The region's share of the pixels that count: what an uninformed map scores."""
     return len(inside) / (len(inside) + len(outside))

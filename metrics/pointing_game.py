@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from xbench import Truth, metric
+from xbench import NotApplicable, Truth, metric
 
-from ._common import Values, at_least, compare, mass_share
+from ._common import at_least, compare, mass_share
+from ._pointing import share_of_maxima, within
+
+Split = Literal["all", "difficult"]
 
 
 @metric(
@@ -21,19 +25,23 @@ from ._common import Values, at_least, compare, mass_share
     frame="image",
     cite="zhang2016topdown",
 )
-def pointing_game(maps: Tensor, truth: Truth, tolerance: int = 15) -> Tensor:
+def pointing_game(maps: Tensor, truth: Truth, tolerance: int = 15, *, split: Split = "all") -> Tensor:
     """Whether the largest value lies less than ``tolerance`` pixels of the picture as stored from the target.
 
     maps float [M, H, W] -> [M] in [0, 1]. Distances are between pixels and strict (d < tolerance), so 0 and 1 both ask for a
     point on the target. Among tied maxima each is as likely to be picked: the value is the share of them that hits. Ignored
     pixels are not pointed at. Not applicable to an empty mask.
 
+    split: ``difficult`` plays with the items alone whose target covers less than a quarter of the picture, beside another class.
+
     Objects that PASCAL calls difficult are targets like all others, as in TorchRay. TorchRay leaves out a class of which all
     objects are difficult; here the dataset decides that, by not listing it. TorchRay sees the whole picture, we the model's window.
     """
     assert truth.mask is not None
     at_least(0, tolerance=tolerance)
-    return compare(maps, truth, _within(truth.mask, tolerance), _share_of_maxima)
+    if split == "difficult" and not truth.difficult:
+        raise NotApplicable("not difficult: the target covers a quarter of the picture or more, or no other class is there")
+    return compare(maps, truth, within(truth.mask, tolerance), share_of_maxima)
 
 
 @metric(
@@ -47,9 +55,12 @@ def pointing_game(maps: Tensor, truth: Truth, tolerance: int = 15) -> Tensor:
     reduce="class_mean",
     cite="zhang2016topdown",
 )
-def pointing_game_class_mean(maps: Tensor, truth: Truth, tolerance: int = 15) -> Tensor:
-    """The pointing game with every class counting the same, as papers report it. maps float [M, H, W] -> [M] in [0, 1]."""
-    return pointing_game(maps, truth, tolerance)
+def pointing_game_class_mean(maps: Tensor, truth: Truth, tolerance: int = 15, *, split: Split = "all") -> Tensor:
+    """The pointing game with every class counting the same, as papers report it. maps float [M, H, W] -> [M] in [0, 1].
+
+    A class without an item in the split is left out.
+    """
+    return pointing_game(maps, truth, tolerance, split=split)
 
 
 @metric(
@@ -72,29 +83,3 @@ def energy_pointing_game(maps: Tensor, truth: Truth) -> Tensor:
     for box in truth.boxes:
         region |= ((box.y0 <= y) & (y < box.y1))[:, None] & (box.x0 <= x) & (x < box.x1)
     return compare(maps, truth, region, mass_share)
-
-
-def _share_of_maxima(inside: Values, outside: Values) -> float:
-    largest = max(values.max() for values in (inside, outside) if len(values))
-    hits, misses = (np.count_nonzero(values == largest) for values in (inside, outside))
-    return hits / (hits + misses)
-
-
-def _within(mask: Tensor, tolerance: int) -> Tensor:
-    """bool ``[H, W]``: pixels that have a pixel of the mask nearer than ``tolerance``, and the mask.
-
-    In whole numbers, so strictness holds, and as fast for any tolerance: in each row a mask pixel ``gap`` rows away reaches as many
-    pixels to both sides as the disc is wide there.
-    """
-    height, width = mask.shape
-    radius = min(max(tolerance, 1), height + width)  # a larger disc covers everything too
-    rows = np.arange(height)[:, None]
-    before = np.maximum.accumulate(np.where(mask.numpy(), rows, -radius), axis=0)
-    after = np.minimum.accumulate(np.where(mask.numpy(), rows, height + radius)[::-1], axis=0)[::-1]
-    gap = np.minimum(rows - before, after - rows)
-    y, x = np.nonzero(gap < radius)
-    reach = np.ceil(np.sqrt(radius**2 - gap[y, x] ** 2)).astype(np.intp) - 1  # the most with reach² + gap² < radius²
-    edges = np.zeros((height, width + 1), dtype=np.intp)
-    np.add.at(edges, (y, np.maximum(x - reach, 0)), 1)
-    np.add.at(edges, (y, np.minimum(x + reach + 1, width)), -1)
-    return torch.from_numpy(edges.cumsum(axis=1)[:, :width] > 0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from xbench import NotApplicable, Truth, metric
+from xbench import Truth, metric
 
-from ._common import Values, compare, mass_share
+from ._common import Values, compare, mass_share, need_rest
 
 
 @metric(
@@ -76,8 +76,7 @@ def _rank_share(inside: Values, outside: Values) -> float:
 
 
 def _auc(inside: Values, outside: Values) -> float:
-    if not len(outside):
-        raise NotApplicable("the mask is the whole frame: there is nothing to tell it from")
+    need_rest(outside)
     inside, outside = np.sort(inside), np.sort(outside)
     lower, not_higher = (int(np.searchsorted(outside, inside, side).sum()) for side in ("left", "right"))
     return (lower + not_higher) / (2 * len(inside) * len(outside))

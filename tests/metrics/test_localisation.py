@@ -91,6 +91,16 @@ def auc_mask(map_, mask, boxes, ignore):
     return wins / (len(positive) * len(negative))
 
 
+def msc(map_, mask, boxes, ignore):
+    inside = [float(map_[p]) for p in pixels(map_) if mask[p] and not ignore[p]]
+    outside = [float(map_[p]) for p in pixels(map_) if not mask[p] and not ignore[p]]
+    if not inside or not outside:
+        return math.nan
+    low, high = min(inside + outside), max(inside + outside)
+    scaled = [[(v - low) / (high - low) if high > low else 0.5 for v in part] for part in (inside, outside)]
+    return sum(scaled[0]) / len(inside) - sum(scaled[1]) / len(outside)
+
+
 def levels(map_, top, ignore):
     """Per pixel, its level; ignored ones have none."""
     values = [float(map_[p]) for p in pixels(map_) if not ignore[p]]
@@ -225,6 +235,7 @@ REFERENCES = {
     "relevance_mass": relevance_mass,
     "relevance_rank": relevance_rank,
     "auc_mask": auc_mask,
+    "msc": msc,
     "mask_iou": mask_iou,
     "mask_iou(thresholds=7)": functools.partial(mask_iou, thresholds=7),
     "pxap": pxap,
@@ -247,6 +258,7 @@ REDUCES = {
 FAMILIES = {
     "pointing_game": ["pointing_game", "energy_pointing_game"],
     "relevance": ["relevance", "auc_mask"],
+    "score_contrast": ["msc"],
     "masks": ["mask_iou", "pxap"],
     "wsol": ["max_box_acc", "box_iou"],
 }
@@ -502,6 +514,7 @@ def test_known_answers():
         "relevance_mass": [1, 0, share],
         "relevance_rank": [1, 0, share],
         "auc_mask": [1, 0, 0.5],
+        "msc": [1, -1, 0],
         "mask_iou": [1, 0, share],
         "pxap": [1, share, share],
         "max_box_acc": [1, 0, 0],
@@ -580,7 +593,9 @@ def test_both_ways_to_find_boxes_agree_on_noise_and_on_smooth_maps():
 def plant(tmp_path, family, prefix, *changes):
     """Load the family's source, with what it imports from its siblings in the same file, changed and under other ids."""
     folder = registry.get("metric", "pxap").path.parent
-    source = "".join((folder / name).read_text(encoding="utf-8") for name in ("_common.py", "_boxes.py", f"{family}.py"))
+    source = "".join(
+        (folder / name).read_text(encoding="utf-8") for name in ("_common.py", "_pointing.py", "_boxes.py", f"{family}.py")
+    )
     for old, new in changes:
         assert old in source, old
         source = source.replace(old, new)
@@ -620,7 +635,7 @@ def test_the_metrics_agree_with_the_references(tmp_path, family):
 BUSY = ("BUSY = 2000", "BUSY = 0")
 EMPTY = 'raise NotApplicable("the target covers no pixel of the frame")'
 NO_BOX = 'raise NotApplicable("the target has no box in the frame")'
-WHOLE = 'raise NotApplicable("the mask is the whole frame: there is nothing to tell it from")'
+REST = "    need_rest(outside)\n    inside, outside = np.sort"
 ORDER = "x0, y0, x1, y1 = target.T"
 MUTANTS = [
     ("pointing_game", ('frame="image"', 'frame="input"')),  # a tolerance in pixels of the input
@@ -668,7 +683,23 @@ MUTANTS = [
     ("relevance", ('("left", "right")', '("left", "left")')),
     ("relevance", ('("left", "right")', '("right", "right")')),
     ("relevance", ("np.searchsorted(outside, inside, side)", "np.searchsorted(inside, outside, side)")),
-    ("relevance", (WHOLE, "return 1.0")),
+    ("relevance", (REST, "    if not len(outside):\n        return 1.0\n    inside, outside = np.sort")),
+    ("score_contrast", (EMPTY, "return torch.zeros((len(maps), *size), dtype=torch.float64)")),
+    ("score_contrast", ("    need_rest(outside)\n    low", "    outside = outside if len(outside) else inside\n    low")),
+    ("score_contrast", ("(there - elsewhere)", "(elsewhere - there)")),
+    ("score_contrast", ("(there - elsewhere)", "max(0.0, there - elsewhere)")),
+    ("score_contrast", ("(there - elsewhere)", "abs(there - elsewhere)")),
+    ("score_contrast", ("/ (high - low)", "/ high if high > 0 else 0.0")),  # scaled by the maximum alone
+    ("score_contrast", ("/ (high - low)", "/ max(abs(low), abs(high))")),
+    ("score_contrast", ("/ (high - low)", "")),
+    ("score_contrast", ("if low == high", "if high - low < 1e-30")),
+    ("score_contrast", ("return 0.0", "return 1.0")),
+    ("score_contrast", ("min(inside.min(), outside.min())", "outside.min()")),
+    ("score_contrast", ("max(inside.max(), outside.max())", "inside.max()")),
+    ("score_contrast", ("values.mean(dtype=np.float64)", "np.median(values)")),
+    ("score_contrast", ("values.mean(dtype=np.float64)", "np.maximum(values, 0).mean(dtype=np.float64)")),  # negatives clipped
+    ("score_contrast", ("values.mean(dtype=np.float64)", "np.concatenate([inside, outside]).mean(dtype=np.float64)")),
+    ("score_contrast", ("~truth.ignore", "torch.ones_like(region)")),
     ("masks", ("counts.sum(axis=1, keepdims=True) - counts.cumsum(axis=1)", "counts[:, ::-1].cumsum(axis=1)[:, ::-1]")),  # >=
     ("masks", ("return shares", "return np.full(thresholds, shares.max())")),  # a threshold per picture
     ("masks", ("np.full(thresholds, area_share(inside, outside))", "np.zeros(thresholds)")),
