@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from xbench import reductions, workflow
-from xbench.report import html, pictures
+from xbench.report import html, latex, pictures, tables
 from xbench.store import Store
 from xbench.suite import Track
 
@@ -54,6 +54,18 @@ def test_vectors_are_drawn_as_what_they_are(tiny_suite, tmp_path):
     texts = re.findall(r"<!-- (.+?) -->", page)  # matplotlib's comments say what its glyphs spell
     assert "threshold, one for all pictures" in texts
     assert "share of pixels" in texts
+
+
+def test_columns_of_one_metric_with_other_parameters_are_told_apart_in_every_form(tiny_suite, tmp_path):
+    track = Track(dataset="tiny_pictures", metrics=["tiny_deletion", "tiny_deletion(steps=5)", "tiny_threshold"], target="label")
+    outcome = workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
+    board = outcome.leaderboard()
+    page = html.render(board, outcome.rows, outcome.manifest, {})
+    for form in (tables.to_markdown(board), latex.to_latex(board), page):
+        heads = next(line for line in form.splitlines() if "threshold" in line and "deletion" in line) if form != page else page
+        for name in ("tiny.deletion ", "tiny.deletion.steps=5. ", "tiny.threshold "):
+            assert re.search(name, heads.replace("\\", "")), name
+    assert len({tables.column_name(c, board.tables[0]) for c in board.tables[0].columns}) == 3
 
 
 def test_precision_over_recall_has_the_reduction_s_area():

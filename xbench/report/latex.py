@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xbench.leaderboard import Cell, Leaderboard, Line, Table
-from xbench.report.tables import count, details, figures, has_published, interval, number, origins, remarks, short
+from xbench.report.tables import count, details, figures, has_published, head, interval, number, origins, remarks, short
 
 SPECIAL: dict[str, str | int | None] = {
     "\\": r"\textbackslash{}",
@@ -44,7 +44,7 @@ def escaped(text: str) -> str:
 
 def _environment(board: Leaderboard, table: Table) -> str:
     published = has_published(table)
-    heads = ["method", *(c.label.replace("_", " ") for c in table.columns), "rank", "fwd", "bwd"]
+    heads = ["method", *(head(c, table).replace("_", " ") for c in table.columns), "rank", "fwd", "bwd"]
     heads += ["published"] if published else []
     datasets = ["", *(c.dataset for c in table.columns), *[""] * (len(heads) - len(table.columns) - 1)]
     columns = "l" + "r" * (len(table.columns) + 3) + (r"p{0.2\linewidth}" if published else "")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from xbench.agreement import Friedman
 from xbench.leaderboard import LEGEND, MARKS, Cell, Leaderboard, Line, Origin, Quality, Table
-from xbench.panels import Column
+from xbench.panels import ARROWS, Column
 from xbench.stats import Estimate
 
 if TYPE_CHECKING:
@@ -110,9 +110,16 @@ def _agreement_line(table: Table) -> list[str]:
 
 
 def column_name(column: Column, table: Table) -> str:
-    """The column's label, and its dataset where another column has the same."""
-    alike = sum(other.label == column.label for other in table.columns)
-    return column.label if alike == 1 else f"{column.label} on {column.dataset}"
+    """The column's head, and its dataset where another column has the same."""
+    name = head(column, table)
+    alike = sum(head(other, table) == name for other in table.columns)
+    return name if alike == 1 else f"{name} on {column.dataset}"
+
+
+def head(column: Column, table: Table) -> str:
+    """The column's label, or all of its metric's spec where another column on its dataset has the same label."""
+    alike = sum((other.dataset, other.label) == (column.dataset, column.label) for other in table.columns)
+    return column.label if alike == 1 else f"{column.metric} {ARROWS[column.direction]}"
 
 
 def legend(board: Leaderboard, best: str) -> list[str]:
@@ -200,8 +207,9 @@ def to_terminal(board: Leaderboard, width: int = 160) -> list[RenderableType]:
         )
         grid.add_column("method", no_wrap=True, max_width=None if wide else 24)
         for column in table.columns:
-            head = column_name(column, table).replace("_", " ")
-            grid.add_column(head, justify="right", overflow="fold", min_width=12 if wide else 6)
+            grid.add_column(
+                column_name(column, table).replace("_", " "), justify="right", overflow="fold", min_width=12 if wide else 6
+            )
         for name in ("rank", "fwd", "bwd", "s/item") if wide else ("rank",):
             grid.add_column(name, justify="right", no_wrap=True)
         if published:
@@ -235,11 +243,11 @@ def to_markdown(board: Leaderboard, seconds: bool = True) -> str:
     out = [f"# {board.title}", ""]
     for table in board.tables:
         published = has_published(table)
-        head = ["method", *(f"{c.label}<br>{c.dataset}" for c in table.columns), "mean rank", "forwards", "backwards"]
-        head += ["s/item"] if seconds else []
-        rule = "|---" + "|---:" * (len(head) - 1) + ("|---|" if published else "|")
-        head += ["published"] if published else []
-        out += [f"## {table.model}", "", "| " + " | ".join(head) + " |", rule]
+        heads = ["method", *(f"{head(c, table)}<br>{c.dataset}" for c in table.columns), "mean rank", "forwards", "backwards"]
+        heads += ["s/item"] if seconds else []
+        rule = "|---" + "|---:" * (len(heads) - 1) + ("|---|" if published else "|")
+        heads += ["published"] if published else []
+        out += [f"## {table.model}", "", "| " + " | ".join(heads) + " |", rule]
         for line in table.lines:
             name = f"`{line.method}`" + (" (control)" if line.control else "") + (" (ref)" if line.source == "reference" else "")
             rank = "" if line.mean_rank is None else f"{line.mean_rank:.1f}"
