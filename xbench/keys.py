@@ -24,6 +24,7 @@ RULES = (
     "attention",
     "data",
     "features",
+    "folding",
     "geometry",
     "maps",
     "modelview",

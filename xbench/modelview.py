@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from xbench import attention, features, geometry
+from xbench import attention, features, folding, geometry
 from xbench.classes import ClassList
 from xbench.data import Batch
 from xbench.errors import NotApplicable, XbenchError
@@ -112,10 +112,25 @@ class Model:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Model inputs ``[B, 3, H, W]`` -> logits, float32 ``[B, classes]``."""
+        return self._logits(self.network, images)
+
+    def infer(self, images: Tensor) -> Tensor:
+        """As a call, but faster and without gradients: through a copy of the network that has its batch norms folded (folding.py).
+
+        The copy is made once; weights that change later do not reach it.
+        """
+        return self._logits(self._folded, images)
+
+    @functools.cached_property
+    def _folded(self) -> nn.Module:
+        example = torch.zeros(1, 3, *self.preprocessing.size).to(self.device)
+        return folding.folded(self.network, example)
+
+    def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
         if self.dtype == "float32":
-            return self.network(images)
+            return network(images)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16):
-            return self.network(images).float()
+            return network(images).float()
 
     @functools.cached_property
     def digest(self) -> str:
@@ -233,7 +248,7 @@ class ModelView:
         if at_home and self._prober is not None:
             return self._prober
         count = len(batch.items)
-        made = Prober(self.model, batch.images[:count], batch.targets[:count], len(batch), self.progress)
+        made = Prober(self.model.infer, batch.images[:count], batch.targets[:count], len(batch), self.progress)
         if at_home:
             self._home, self._prober = batch.images, made
         return made

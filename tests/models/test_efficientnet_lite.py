@@ -63,3 +63,23 @@ def test_weights_that_are_not_the_known_ones_are_refused(monkeypatch):
 
 def test_card_names_the_licence():
     assert "Apache-2.0" in registry.bind("model", "efficientnet_lite0")().card
+
+
+def test_folding_the_batch_norms_changes_probabilities_by_less_than_1e5_and_gradient_methods_not_at_all():
+    from torch import nn
+
+    from xbench.data import Batch, Item
+    from xbench.modelview import ModelView
+
+    model, photos = registry.bind("model", "efficientnet_lite0")(), registry.bind("dataset", "photos")()
+    entries = photos.entries()[:4]
+    inputs = model.inputs([photos.load(e.id).image for e in entries], "crop")
+    batch = Batch(inputs, torch.tensor([e.labels[0] for e in entries]), tuple(Item(e.id, e.id, e.labels[0], e.id) for e in entries))
+    methods = [registry.method(name) for name in ("grad_cam", "gradient", "guided_backprop")]
+    before = [method(ModelView(model), batch) for method in methods]
+    with torch.inference_mode():
+        quick, slow = model.infer(inputs).softmax(dim=1), model(inputs).softmax(dim=1)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model._folded.modules())
+    assert not torch.equal(quick, slow)
+    assert float((quick - slow).abs().max()) < 1e-5
+    assert all(torch.equal(method(ModelView(model), batch), old) for method, old in zip(methods, before, strict=True))
