@@ -45,7 +45,7 @@ docs: setup ## Build the pages of docs/ into docs/_build/html; a warning is an e
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
 
 speed: setup ## Measure speed, as ratios within one run
-	$(BIN)/python benchmarks/probing.py
+	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/cams.py
 	$(BIN)/python benchmarks/localization.py
 	$(BIN)/python benchmarks/methods.py

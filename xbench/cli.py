@@ -133,7 +133,7 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, help="The first N items of each dataset.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the suite's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory [results/runs/SUITE].")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures in every forward pass.")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Pictures in every forward pass; auto: the measured best.")] = None,
     device: Annotated[str, typer.Option(help="Where models compute, such as cuda:0.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16; part of the protocol, never mixed in a column.")] = "float32",
     shard: Annotated[str | None, typer.Option(help="Only part I/N of the work; see merge.")] = None,
@@ -146,10 +146,11 @@ def run(
     """Run a suite, or what is left of it, and show the leaderboard."""
     from xbench import workflow
     from xbench.report.progress import Console
-    from xbench.suite import Selection, listed, parse_dtype, parse_shard
+    from xbench.suite import Selection, listed, parse_batch_size, parse_dtype, parse_shard
 
     lists = (listed(methods), listed(models), listed(datasets), listed(metrics))
-    selection = Selection(*lists, limit, seed, batch_size, parse_shard(shard), device, parse_dtype(dtype))
+    size, tuned = parse_batch_size(batch_size)
+    selection = Selection(*lists, limit, seed, size, parse_shard(shard), device, parse_dtype(dtype))
     start = time.perf_counter()
     with Console() as progress:
         done = workflow.run(
@@ -159,6 +160,7 @@ def run(
             plugins=plugin,
             fresh=fresh,
             save_maps=save_maps,
+            tuned=tuned,
             threads=threads,
             workers=workers,
             progress=progress,

@@ -190,6 +190,19 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
+def parse_batch_size(text: str | None) -> tuple[int | None, bool]:
+    """An option -> (the size, whether it is to be measured).
+
+    Raises:
+        XbenchError: neither a number from 1 nor ``auto``.
+    """
+    if text is None or text == "auto":
+        return None, text == "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise XbenchError(f"--batch-size {text} is no number of pictures; write a number from 1, or auto")
+    return int(text), False
+
+
 def parse_dtype(text: str) -> Dtype:
     """Raises XbenchError for anything but float32 and bfloat16."""
     for known in get_args(Dtype):

@@ -80,6 +80,7 @@ def run(
     plugins: Sequence[str] = (),
     fresh: bool = False,
     save_maps: bool = False,
+    tuned: bool = False,
     threads: int | None = None,
     workers: int = 1,
     progress: Progress | None = None,
@@ -91,6 +92,7 @@ def run(
         selection: what to narrow or replace. out: the run directory, ``results/runs/<suite>`` by default, of a shard
             ``results/runs/<suite>-<i>of<n>``.
         plugins: files or modules to load first. fresh: forget the directory's rows. save_maps: keep every map, too.
+        tuned: choose the batch size by measurement, or as the directory's last run did; see batching.py.
         threads: of torch, all cores by default. workers: processes that share the units and the threads, each with its own models.
 
     Raises:
@@ -99,11 +101,15 @@ def run(
     selection, progress = selection or Selection(), progress or Silent()
     chosen = suite_name if isinstance(suite_name, Suite) else suite.load(suite.find(suite_name))
     store = Store(out or _default_folder(chosen, selection))
-    request = _request(chosen, selection, plugins, {"save_maps": save_maps})
     with store.lock():
         if fresh:
             store.clear()
         manifest = store.manifest()
+        if tuned:
+            size = _recorded_size(manifest) or _measured_size(chosen, selection, plugins, threads, workers)
+            selection = dataclasses.replace(selection, batch_size=size)
+            chosen = chosen.model_copy(update={"block": size})  # pictures that only pad a batch would cost what was gained
+        request = _request(chosen, selection, plugins, {"save_maps": save_maps})
         finished = manifest.get("complete") and manifest.get("request") == request and not manifest.get("unlisted")
         if finished and not manifests.changed_input(manifest):
             return Outcome(store.folder, plain(manifests.selected(store.rows(), manifest)), manifest, 0)
@@ -171,6 +177,25 @@ def _default_folder(chosen: Suite, selection: Selection) -> Path:
     return Path("results/runs") / f"{chosen.name}{part}"
 
 
+def _recorded_size(manifest: dict[str, Any]) -> int | None:
+    """The batch size that the directory's last run was given."""
+    size: int | None = ((manifest.get("request") or {}).get("selection") or {}).get("batch_size")
+    return size
+
+
+def _measured_size(chosen: Suite, selection: Selection, plugins: Sequence[str], threads: int | None, workers: int) -> int:
+    import torch
+
+    from xbench import batching
+
+    for plugin in plugins:
+        registry.load(plugin)
+    torch.set_num_threads(max(1, (threads or os.cpu_count() or 1) // workers))
+    plan = suite.plan(chosen, selection, registry)
+    models = [dataclasses.replace(bound(), device=plan.device, dtype=plan.dtype) for bound in plan.models]
+    return batching.best(models, plan.limit)
+
+
 def _request(chosen: Suite, selection: Selection, plugins: Sequence[str], more: dict[str, Any]) -> dict[str, Any]:
     """What was asked, as the manifest gives it back."""
     plugin_files = {name: _plugin_digest(name) for name in plugins}
@@ -214,7 +239,8 @@ def _run(
     store.write_manifest(manifest | {"complete": False})
     computed, total = 0, sum(len(u.items) * len(u.cells) for u in units)
     if units:
-        progress.start(f"{plan.suite.name}: {total} values in {len(units)} units", len(units))
+        sizes = "/".join(str(size) for size in sorted({scene.batch_size for scene, _ in scenes}))
+        progress.start(f"{plan.suite.name}: {total} values in {len(units)} units, {sizes} pictures a pass", len(units))
         if spread and spread.workers > 1:
             each = max(1, threads // spread.workers)
             job = processes.Job(spread.suite, spread.selection, tuple(spread.plugins), store.maps, save_maps, each)

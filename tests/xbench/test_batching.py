@@ -1,0 +1,78 @@
+"""A batch size that is measured, said, kept, and never measured twice for one run."""
+
+import pytest
+import torch
+from torch import nn
+
+from xbench import batching, keys, suite, workflow
+from xbench.classes import ClassList
+from xbench.errors import XbenchError
+from xbench.modelview import Model, Preprocessing
+from xbench.suite import Selection
+
+
+def test_the_least_of_those_near_the_fastest_is_chosen():
+    assert batching.choose({4: 2.0, 8: 1.04, 16: 1.03, 32: 1.0, 64: 1.2}) == 8
+    assert batching.choose({4: 1.2, 8: 1.06, 16: 1.0}) == 16
+    assert batching.choose({4: 1.0, 8: float("inf")}) == 4
+
+
+class Slow(nn.Module):
+    """A pass takes as long whatever it holds; memory ends at ``most`` pictures."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.seen = most, set()
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("none left")
+        self.seen.add(len(x))
+        torch.linalg.inv(torch.eye(400))
+        return torch.zeros(len(x), 5)
+
+
+@pytest.mark.parametrize(("limit", "most", "chosen"), [(None, 64, 64), (None, 20, 16), (9, 64, 8), (1, 64, 4)])
+def test_sizes_that_do_not_fit_the_memory_or_the_limit_are_left_out(limit, most, chosen):
+    how = Preprocessing((8, 8), 1.0, (0.0,) * 3, (1.0,) * 3)
+    model = Model("slow", Slow(most), how, ClassList(tuple("abcde")), capabilities=frozenset())
+    assert batching.best([model, model], limit) == chosen
+    assert max(model.network.seen) == chosen
+
+
+def test_a_tuned_run_has_the_measured_size_and_keeps_it_when_it_is_resumed(tiny_suite, tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(batching, "best", lambda *given: measured.append(given) or 3)
+    first = workflow.run(tiny_suite, Selection(limit=2), out=tmp_path / "run", tuned=True)
+    assert set(first.manifest["batch_size"].values()) == {3}
+    assert first.manifest["request"]["selection"]["batch_size"] == 3
+    same = workflow.run(tiny_suite, Selection(limit=2, batch_size=3), out=tmp_path / "stated")
+    assert set(same.rows["cache_key"]) == set(first.rows["cache_key"])
+    assert workflow.run(tiny_suite, Selection(limit=2), out=tmp_path / "run", tuned=True).computed == 0
+    more = workflow.run(tiny_suite, out=tmp_path / "run", tuned=True)
+    assert set(more.manifest["batch_size"].values()) == {3}
+    assert set(more.rows["cache_key"]) > set(first.rows["cache_key"])
+    assert len(measured) == 1
+    assert measured[0][1] == 2
+    workflow.run(tiny_suite, Selection(limit=2), out=tmp_path / "run", tuned=True, fresh=True)
+    assert len(measured) == 2
+
+
+def test_the_suite_decides_where_nothing_is_asked(tiny_suite, tmp_path, monkeypatch):
+    monkeypatch.setattr(batching, "best", lambda *_: 1 / 0)
+    assert set(workflow.run(tiny_suite, Selection(limit=1), out=tmp_path / "run").manifest["batch_size"].values()) == {4}
+
+
+@pytest.mark.parametrize(("text", "meant"), [(None, (None, False)), ("auto", (None, True)), ("16", (16, False))])
+def test_the_option_is_a_number_or_auto(text, meant):
+    assert suite.parse_batch_size(text) == meant
+
+
+@pytest.mark.parametrize("text", ["0", "-4", "many", "1.5", ""])
+def test_another_option_is_refused(text):
+    with pytest.raises(XbenchError, match=f"--batch-size {text} is no number of pictures"):
+        suite.parse_batch_size(text)
+
+
+def test_how_the_size_was_found_is_no_rule_for_values():
+    assert "batching" not in keys.RULES
