@@ -16,7 +16,7 @@ import io
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,13 +72,11 @@ def ratios(times: Mapping[str, Sequence[float]], slow: str, fast: str) -> list[f
 STEPS = 12  # quantus wants features_in_step to divide 224 * 224, and walks through 3 * 224 * 224 of them
 
 
-def probing(rounds: int) -> list[Row]:
+def probing(rounds: int) -> Iterator[Row]:
     lite = registry.bind("model", "efficientnet_lite0")()
-    return [
-        *_deletion("EfficientNet-Lite0", lite, 8, 8, rounds),
-        *_deletion("EfficientNet-Lite0", lite, 16, 16, rounds),
-        *_deletion("ResNet-50, random weights", _random_resnet50(), 4, 8, min(rounds, 3)),
-    ]
+    yield from _deletion("EfficientNet-Lite0", lite, 8, 8, rounds)
+    yield from _deletion("EfficientNet-Lite0", lite, 16, 16, rounds)
+    yield from _deletion("ResNet-50, random weights", _random_resnet50(), 4, 8, min(rounds, 3))
 
 
 def _deletion(name: str, model: Model, count: int, size: int, rounds: int) -> list[Row]:
@@ -194,7 +192,7 @@ def _bare(network: nn.Module, pictures: Tensor, batches: int) -> None:
             network(pictures)
 
 
-SECTIONS: dict[str, Callable[[int], list[Row]]] = {"probing": probing}
+SECTIONS: dict[str, Callable[[int], Iterable[Row]]] = {"probing": probing}
 
 
 def main() -> None:
