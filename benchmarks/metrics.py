@@ -140,7 +140,7 @@ def _xbench(network: nn.Module, inputs: Tensor, targets: Tensor, maps: Tensor, s
     found = [SaliencyMap(m, (224, 224), i, f"0/{i}") for i, m in enumerate(maps)]
     plans = [judge.plan(map_) for map_ in found]
     answers = iter(Prober(network, inputs, targets, size).run([curve for plan in plans for curve in plan]))
-    return [judge.score([next(answers) for _ in plan]).value for plan in plans]
+    return [judge.score(map_, [next(answers) for _ in plan]).value for map_, plan in zip(found, plans, strict=True)]
 
 
 def _loop(network: nn.Module, inputs: Tensor, targets: Tensor, maps: Tensor, size: int) -> list[float]:
