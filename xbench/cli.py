@@ -432,6 +432,36 @@ def explain(
     print(explain_picture(path, model, listed(method) or [], target, out or path.with_name(f"{path.stem}-explained.png")))
 
 
+@app.command("validate-metrics")
+def validate_metrics(
+    metrics: Annotated[str | None, typer.Option(help="Comma-separated specs instead of all; your own with --plugin.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first N items of each dataset.")] = None,
+    out: Annotated[Path, typer.Option(help="Run directory; continued where it stopped.")] = Path("results/runs/validate"),
+    json_: Annotated[Path | None, typer.Option("--json", help="Also write the table here, as JSON.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Also write the table here, as Markdown.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    plugin: Plugins = [],
+) -> None:
+    """Put metrics to the test: planted maps on generated scenes, of which it is known which is better."""
+    from xbench import validating, validation
+    from xbench.report import validations
+    from xbench.report.progress import Console
+    from xbench.suite import listed
+
+    with Console() as progress:
+        found = validating.validate(listed(metrics), out, limit=limit, plugins=plugin, workers=workers, progress=progress)
+    table = validations.to_markdown(found)
+    print(table)
+    if json_:
+        validation.save(found, json_)
+    if markdown:
+        _write(markdown, table)
+    wrong = sum(not verdict.valid for verdict in found)
+    print(f"{len(found) - wrong} of {len(found)} metrics order all plants rightly")
+    if wrong:
+        raise typer.Exit(1)
+
+
 @app.command()
 def cite(run: Annotated[Path, typer.Argument(help="Run directory")]) -> None:
     """Print BibTeX of all that a run used."""

@@ -153,9 +153,9 @@ def plan(suite: Suite, chosen: Selection, registry: Registry) -> Plan:
     tracks = []
     for track in suite.tracks:
         dataset = registry.dataset(track.dataset)
-        if chosen.datasets is not None and not _named(track.dataset, chosen.datasets):
+        if chosen.datasets is not None and not named(track.dataset, chosen.datasets):
             continue
-        wanted = [m for m in track.metrics if chosen.metrics is None or _named(m, chosen.metrics)]
+        wanted = [m for m in track.metrics if chosen.metrics is None or named(m, chosen.metrics)]
         names = _models(suite, track, chosen.models)
         if wanted and names:
             metrics = _unique(registry.metric(m) for m in wanted)
@@ -226,14 +226,14 @@ def _models(suite: Suite, track: Track, chosen: Sequence[str] | None) -> list[st
     return [m for m in chosen if str(parse(m)) in mine or (takes_others and str(parse(m)) not in bound)]
 
 
-def _named(spec: str, wanted: Sequence[str]) -> bool:
+def named(spec: str, wanted: Sequence[str]) -> bool:
     """Whether a selection names a spec: wholly, or by its plug-in's id alone."""
     return any(str(parse(w)) == str(parse(spec)) or w == parse(spec).name for w in wanted)
 
 
 def _check_selection(kind: str, wanted: Sequence[str] | None, present: Sequence[str], suite: Suite) -> None:
     for name in wanted or []:
-        if not any(_named(spec, [name]) for spec in present):
+        if not any(named(spec, [name]) for spec in present):
             ids = [parse(spec).name for spec in present]
             raise XbenchError(f"suite {suite.name} has no {kind} {name!r}{did_you_mean(name, ids)}")
 

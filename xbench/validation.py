@@ -14,9 +14,9 @@ SHIPPED = "validation.json"
 class Verdict:
     """Of one metric, by id and version.
 
-    wrong: the pairs of plants in the wrong order, as ``better < worse`` in words; none where all are right. separation: of the pair
-    of plants that it tells apart least, in standard deviations of one item's difference. noise: standard deviation of one item's
-    value between two seeds, over that between items. agreement: mean Kendall's tau with the other metrics of its group, over plants.
+    wrong: the pairs of plants in the wrong order, as ``better < worse``; none where all are right. separation: of the pair of
+    plants that it tells apart least, in standard deviations of one item's difference. noise: standard deviation of one item's
+    value between two seeds, over that between items. agreement: mean Kendall's tau with the other metrics of its group.
     """
 
     metric: str
