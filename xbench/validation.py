@@ -12,7 +12,7 @@ SHIPPED = "validation.json"
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one metric, by id and version.
+    """Of one metric, under the parameters of the test, and its version.
 
     wrong: the pairs of plants in the wrong order, as ``better < worse``; none where all are right. separation: of the pair of
     plants that it tells apart least, in standard deviations of one item's difference. noise: standard deviation of one item's
@@ -35,11 +35,14 @@ class Verdict:
 
 def load() -> dict[tuple[str, str], Verdict]:
     """(metric id, version) -> what the shipped validation says of it; empty where none ships."""
-    path = resources.files("xbench.results") / SHIPPED
-    if not path.is_file():
-        return {}
+    with resources.as_file(resources.files("xbench.results") / SHIPPED) as path:
+        return read(path) if path.is_file() else {}
+
+
+def read(path: Path) -> dict[tuple[str, str], Verdict]:
+    """The same of a file that ``save`` wrote."""
     found = [Verdict(**{**entry, "wrong": tuple(entry["wrong"])}) for entry in json.loads(path.read_text(encoding="utf-8"))]
-    return {(verdict.metric, verdict.version): verdict for verdict in found}
+    return {(verdict.metric.partition("(")[0], verdict.version): verdict for verdict in found}
 
 
 def save(verdicts: list[Verdict], path: Path) -> None:
