@@ -11,7 +11,7 @@ TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark gate baseline test lint types docs speed reference constraints clean
+.PHONY: help setup benchmark gate baseline test lint types docs speed reference validation constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -70,6 +70,10 @@ reference: setup ## Finish the run of the suite quick and submit it as results/q
 	$(BIN)/xbench submit results/runs/quick --name reference --by "the xbench project" --out build/reference
 	rm -rf results/quick
 	mv build/reference results/quick
+
+validation: setup ## Put all metrics to the test anew; the table is committed beside the results
+	$(BIN)/xbench validate-metrics --workers 2 --out results/runs/validate \
+		--json results/validation.json --markdown results/validation.md
 
 constraints: setup ## Resolve constraints.txt anew
 	$(BIN)/python -m pip install -q uv

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
+from xbench.plugins import Group
 from xbench.validation import Verdict
 
-HEAD = ("metric", "order", "separation", "noise", "agreement")
+HEAD = ("group", "metric", "separation", "noise", "agreement", "order of the plants")
+NUMBERS = range(2, 5)
 
 
 def to_markdown(verdicts: Sequence[Verdict]) -> str:
     """A line for each metric, by group."""
-    groups = dict.fromkeys(v.group for v in verdicts)
+    groups = [group for group in get_args(Group) if _of(verdicts, group)]
     rows = [_row(v, first=v is _of(verdicts, group)[0]) for group in groups for v in _of(verdicts, group)]
-    head = ("group", *HEAD)
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [_line(head, widths), "|" + "|".join("-" * (w + 1) + (":" if i > 2 else "-") for i, w in enumerate(widths)) + "|"]
+    widths = [max(len(row[i]) for row in [HEAD, *rows]) for i in range(len(HEAD) - 1)] + [len(HEAD[-1])]
+    rule = "|".join("-" * (width + 1) + (":" if i in NUMBERS else "-") for i, width in enumerate(widths))
+    lines = [_line(HEAD, widths), f"|{rule}|"]
     return "\n".join([*lines, *(_line(row, widths) for row in rows)]) + "\n"
 
 
@@ -26,14 +29,10 @@ def _of(verdicts: Sequence[Verdict], group: str) -> list[Verdict]:
 
 def _row(verdict: Verdict, first: bool) -> tuple[str, ...]:
     order = "right" if verdict.valid else f"WRONG: {'; '.join(verdict.wrong)}"
-    numbers = (f"{verdict.separation:.2f}", f"{verdict.noise:.2f}", f"{verdict.agreement:.2f}")
-    return (verdict.group if first else "", f"`{verdict.metric}`", order, *(n if _known(n) else "" for n in numbers))
-
-
-def _known(number: str) -> bool:
-    return not math.isnan(float(number))
+    numbers = ["" if math.isnan(n) else f"{n:.2f}" for n in (verdict.separation, verdict.noise, verdict.agreement)]
+    return verdict.group if first else "", f"`{verdict.metric}`", *numbers, order
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [c.rjust(w) if i > 2 else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+    padded = [c.rjust(w) if i in NUMBERS else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
     return "| " + " | ".join(padded) + " |"
