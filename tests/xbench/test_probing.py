@@ -1,12 +1,14 @@
 """The prober against the plainest loop that can be written, and the promise that packing changes no bit."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
 
 from xbench.errors import XbenchError
 from xbench.maps import SaliencyMap
-from xbench.probing import SUBSTRATES, Curve, Prober, _rise_taps, substrate
+from xbench.probing import SUBSTRATES, Curve, Hidden, Prober, Request, _rise_taps, substrate
 from xbench.registry import registry
 
 
@@ -109,3 +111,41 @@ def test_a_substrate_does_not_depend_on_companions(name, inputs):
 def test_unknown_substrate_suggests():
     with pytest.raises(XbenchError, match="did you mean 'rise_blur'"):
         substrate("rise_blurr", torch.zeros(1, 3, 4, 4))
+
+
+class Quarters:
+    """The four quarters of a picture of 32 x 32."""
+
+    count = 4
+
+    def mask(self, i: int) -> torch.Tensor:
+        mask = torch.zeros(32, 32, dtype=torch.bool)
+        mask[i // 2 * 16 : i // 2 * 16 + 16, i % 2 * 16 : i % 2 * 16 + 16] = True
+        return mask
+
+
+def test_hidden_regions_show_the_substrate(network, inputs):
+    quarters = Quarters()
+    (answer,) = Prober(network, inputs, torch.tensor([0, 3, 4]), 3).run([Hidden(1, quarters, "zero")])
+    for i in range(4):
+        seen = inputs[1].masked_fill(quarters.mask(i), 0)
+        assert float(answer[i]) == pytest.approx(float(network(seen[None]).softmax(dim=1)[0, 3]), abs=1e-6)
+    assert Hidden(1, quarters, "zero") == Hidden(1, quarters, "zero") != Hidden(2, quarters, "zero")
+
+
+def test_a_request_of_ones_own_is_packed_with_the_others(network, inputs):
+    @dataclass(frozen=True)
+    class Mirrored(Request):
+        of: int
+
+        @property
+        def row(self) -> int:
+            return self.of
+
+        def draw(self, point, pictures, out):
+            out.copy_(pictures.of("image", self.of).flip(2))
+
+    prober = Prober(network, inputs, torch.tensor([0, 3, 4]), 8)
+    *_, last = prober.run([*curves(inputs, (100, 600)), Mirrored(2)])
+    assert prober.forwards == 13
+    assert float(last[0]) == pytest.approx(float(network(inputs[2:].flip(3)).softmax(dim=1)[0, 4]), abs=1e-6)

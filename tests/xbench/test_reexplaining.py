@@ -9,7 +9,7 @@ from xbench import workflow
 from xbench.data import Batch, Item
 from xbench.modelview import ModelView
 from xbench.registry import registry
-from xbench.suite import Track
+from xbench.suite import Selection, Track
 from xbench.variations import Noisy, Randomised, Retargeted
 
 
@@ -108,3 +108,12 @@ def test_a_nan_map_is_a_nan(suite, tmp_path):
     again = found.query("metric == 'tiny_again'")
     assert set(again["status"]) == {"ok", "nan"}
     assert again[again["status"] == "nan"]["value"].isna().all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_values(suite, tmp_path):
+    track = Track(dataset="tiny_pictures", metrics=["tiny_again", "tiny_mass", "tiny_deletion"], target="label")
+    everything = suite.model_copy(update={"tracks": [track]})
+    rows = [workflow.run(everything, Selection(device=device), out=tmp_path / device).rows for device in ("cpu", "cuda")]
+    here, there = (frame.sort_values(["method", "metric", "item"])["value"].to_numpy() for frame in rows)
+    assert there == pytest.approx(here, abs=1e-4, nan_ok=True)
