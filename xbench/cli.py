@@ -490,7 +490,8 @@ def doctor() -> None:
     for kind in kinds:
         for id in registry.ids(kind):
             try:
-                members = (registry.get(kind, id).names or list)()
+                plugin = registry.get(kind, id)
+                members = [name for name in (plugin.names or list)() if name not in plugin.refused]
                 if members:
                     registry.get(kind, id.partition("<")[0] + members[0])
             except XbenchError as error:

@@ -86,7 +86,10 @@ Info = MethodInfo | MetricInfo | DatasetInfo | ModelInfo
 
 @dataclass(frozen=True)
 class Plugin:
-    """One registered function or class. ``names`` lists the members of a family such as ``gradcam/<ClassName>``."""
+    """One registered function or class.
+
+    names: lists the members of a family such as ``gradcam/<ClassName>``. refused: why some of them cannot be used, by name.
+    """
 
     kind: Kind
     id: str
@@ -95,6 +98,7 @@ class Plugin:
     module: str
     path: Path
     names: Callable[[], list[str]] | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str | None:

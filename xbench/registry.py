@@ -17,7 +17,7 @@ import pkgutil
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -103,7 +103,7 @@ class Registry:
         """The plug-in of that id, imported when it was not yet.
 
         Raises:
-            XbenchError: there is none; the nearest id is suggested.
+            XbenchError: there is none, and the nearest id is suggested; or it is refused, and why.
         """
         self._scan()
         families = {i.partition("<")[0]: i for k, i in self.known if k == kind and "<" in i}
@@ -121,8 +121,10 @@ class Registry:
             id = id.partition("@")[0]
             member = id.removeprefix(plugin.prefix)
             if member not in plugin.names():
-                near = did_you_mean(id, [f"{plugin.prefix}{name}" for name in plugin.names()])
+                near = did_you_mean(id, [*(f"{plugin.prefix}{name}" for name in plugin.names()), *self.ids(kind)])
                 raise XbenchError(f"unknown {kind} {id!r}{near}")
+            if member in plugin.refused:
+                raise XbenchError(f"{kind} {id} is refused: {plugin.refused[member]}")
         return plugin
 
     def _scan(self) -> None:
@@ -255,9 +257,15 @@ def _decorated(source: Path) -> list[tuple[Kind, str]]:
     return found
 
 
-def _register(kind: Kind, id: str, info: Info, names: Callable[[], list[str]] | None = None) -> Callable[[F], F]:
+def _register(
+    kind: Kind,
+    id: str,
+    info: Info,
+    names: Callable[[], list[str]] | None = None,
+    refused: Mapping[str, str] = types.MappingProxyType({}),
+) -> Callable[[F], F]:
     def decorate(make: F) -> F:
-        registry.add(Plugin(kind, id, make, info, make.__module__, Path(inspect.getfile(make)), names))
+        registry.add(Plugin(kind, id, make, info, make.__module__, Path(inspect.getfile(make)), names, refused))
         return make
 
     return decorate
@@ -293,8 +301,12 @@ def metric(
     reduce: str = "mean",
     group: Group | None = None,
     cite: str = "",
+    refused: Mapping[str, str] = types.MappingProxyType({}),
 ) -> Callable[[F], F]:
     """Register a metric; see MetricInfo. Its group is by default faithfulness, robustness or localization, as its kind says.
+
+    ``prefix/<Name>`` with ``refused`` keeps names of another library that are not to be used, each with the reason, which whoever
+    asks for one is told. Metrics of the same prefix that can be used are registered one by one: each has its own direction.
 
     Raises:
         XbenchError: unknown ``reduce``.
@@ -302,7 +314,7 @@ def metric(
     reductions.check(reduce)
     group = group or GROUPS[kind]
     info = MetricInfo(kind, version, direction, range, chance, frozenset(needs), frame, reduce, group, cite)
-    return _register("metric", id, info)
+    return _register("metric", id, info, (lambda: list(refused)) if refused else None, refused)
 
 
 def dataset(id: str, *, provides: Iterable[str] = (), licence: str = "", cite: str = "") -> Callable[[F], F]:

@@ -2,6 +2,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from xbench import suite
 from xbench.errors import XbenchError
 from xbench.registry import Registry, registry
 
@@ -92,3 +93,31 @@ def test_packages_are_scanned_without_being_imported(tmp_path, monkeypatch):
     assert "no_such_package" in found.broken
     with pytest.raises(XbenchError, match="no_such_package"):
         found.get("method", "nothing_like_it")
+
+
+REFUSING = """
+from xbench import metric
+
+@metric("refusing/<Name>", kind="ground_truth", version="1", direction="higher", refused={"Wrong": "it is wrong; use tiny_mass"})
+def refused(maps, truth, name):
+    \"\"\"Refused.\"\"\"
+
+@metric("refusing/Right", kind="ground_truth", version="1", direction="higher")
+def right(maps, truth):
+    \"\"\"Right.\"\"\"
+"""
+
+
+def test_refused_metrics_say_why_wherever_they_are_named(tmp_path, tiny_suite):
+    (tmp_path / "refusing.py").write_text(REFUSING)
+    registry.load(str(tmp_path / "refusing.py"))
+    why = "^metric refusing/Wrong is refused: it is wrong; use tiny_mass$"
+    with pytest.raises(XbenchError, match=why):
+        registry.metric("refusing/Wrong")
+    track = tiny_suite.tracks[0].model_copy(update={"metrics": ["tiny_mass", "refusing/Wrong"]})
+    with pytest.raises(XbenchError, match=why):
+        suite.plan(tiny_suite.model_copy(update={"tracks": [track]}), suite.Selection(), registry)
+    with pytest.raises(XbenchError, match="unknown metric 'refusing/Rihgt'; did you mean 'refusing/Right'"):
+        registry.metric("refusing/Rihgt")
+    assert registry.metric("refusing/Right").plugin.names is None
+    assert registry.get("metric", "refusing/<Name>").names() == ["Wrong"]
