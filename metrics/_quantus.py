@@ -83,5 +83,6 @@ def _library(name: str) -> Any:
     try:
         import quantus  # 6 s: only when one of its classes runs
     except ImportError as error:
-        raise XbenchError(f"metric quantus/{name} needs the quantus library ({error}); see docs/metrics.md, quantus") from error
+        what = f"metric quantus/{name} needs the quantus library ({error})"
+        raise XbenchError(f"{what}; pip install 'xbench-xai[quantus]', for OpenCV's sake as docs/metrics.md says") from error
     return quantus
