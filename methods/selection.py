@@ -18,4 +18,5 @@ def max_selection(model: ModelView, batch: Batch) -> Tensor:
     highest = places.amax(dim=2, keepdim=True)
     selected = (places == highest) & (places.amin(dim=2, keepdim=True) < highest)
     shares = selected / selected.sum(dim=2, keepdim=True).clamp(min=1)
-    return shares.sum(dim=1).unflatten(1, model.features(batch).shape[2:])
+    height, width = model.features(batch).shape[2:]
+    return shares.sum(dim=1).reshape(-1, height, width)
