@@ -57,8 +57,9 @@ class Agreement:
     """How alike the columns of one model's table order its methods, controls left out.
 
     tau: ``[columns][columns]`` Kendall's tau-b in [-1, 1], 1 = the same order from best to worst, over the methods that both
-    columns rank; NaN for fewer than 3 or where all are equal. w: Kendall's W in [0, 1], 1 = all columns agree, over the methods
-    that all columns rank; NaN for fewer than 3. methods: how many these are.
+    columns rank; NaN for fewer than 3, where all are equal, and for columns that rank nothing (``Column.ranked``). w: Kendall's W
+    in [0, 1], 1 = all columns that rank agree, over the methods that all of them rank; NaN for fewer than 3. methods: how many
+    these are.
     """
 
     tau: list[list[float]]
@@ -67,11 +68,12 @@ class Agreement:
 
 
 def within(table: Table) -> Agreement | None:
-    """The agreement of a table's columns; None where there is only one."""
-    if len(table.columns) < 2:
+    """The agreement of a table's columns; None where fewer than two of them rank."""
+    ranked = np.array([column.ranked for column in table.columns])
+    if ranked.sum() < 2:
         return None
     figures = np.array([list(column.values()) for column in _figures(table)])
-    shared = figures[:, np.isfinite(figures).all(axis=0)]
+    shared = figures[np.ix_(ranked, np.isfinite(figures[ranked]).all(axis=0))]
     return Agreement(taus(figures).tolist(), concordance(shared), shared.shape[1])
 
 

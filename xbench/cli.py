@@ -275,7 +275,7 @@ def leaderboard_(
     datasets: Annotated[str | None, typer.Option(help="Which datasets.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Which metrics.")] = None,
     methods: Annotated[str | None, typer.Option(help="Which methods; controls stay.")] = None,
-    group: Annotated[str | None, typer.Option(help="Metrics of one group: faithfulness, localization, complexity.")] = None,
+    group: Annotated[str | None, typer.Option(help="Metrics of one group, such as localization or complexity.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the screen.")] = None,
 ) -> None:
     """Show the leaderboard of one or more runs, finished or not, beside the reference rows of the same suite and protocol."""
@@ -530,10 +530,10 @@ def _html(board: Leaderboard, rows: Any, manifest: Any, *folders: Path) -> str:
 
 
 def _print(board: Leaderboard) -> None:
-    from xbench.report import tables
+    from xbench.report import terminal
 
     console = _console()
-    for part in tables.to_terminal(board, console.width):
+    for part in terminal.to_terminal(board, console.width):
         console.print(part)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from xbench import groups
 from xbench.errors import XbenchError, did_you_mean
 from xbench.store import concat
 
@@ -117,13 +118,13 @@ def _chosen(kind: str, asked: Sequence[str], names: Iterable[str]) -> set[str]:
 
 
 def _grouped(columns: Columns, group: str) -> Columns:
-    silent = [f"{about['metric']} on {about['dataset']}" for about in columns.values() if not about.get("group")]
+    silent = [f"{about['metric']} on {about['dataset']}" for about in columns.values() if not groups.of(about)]
     if silent:
         raise XbenchError(
             f"the run does not say of which group {silent[0]} is, since an older xbench wrote it; start the run again to have it "
             "described, or choose columns with --metrics"
         )
-    groups = {str(about["group"]) for about in columns.values()}
-    if group not in groups:
-        raise XbenchError(f"there is no metric of the group {group!r} here{did_you_mean(group, groups)}")
-    return {key: about for key, about in columns.items() if about["group"] == group}
+    known = {groups.of(about) for about in columns.values()}
+    if group not in known:
+        raise XbenchError(f"there is no metric of the group {group!r} here{did_you_mean(group, known)}")
+    return {key: about for key, about in columns.items() if groups.of(about) == group}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from xbench import agreement, filters, panels, published, stats
+from xbench import agreement, filters, groups, panels, published, stats
 from xbench.agreement import Agreement, Friedman
 from xbench.filters import Filter
 from xbench.panels import Column, Panel
@@ -42,8 +42,9 @@ class Floor:
 
 @dataclass
 class Cell:
-    """One method's figure in a column. rank: None for controls and wherever a value is missing or NaN.
+    """One method's figure in a column. rank: None for controls, wherever a value is missing or NaN, and where the column has none.
 
+    against: the controls that it is held against, none where the column ranks nothing (``Column.ranked``).
     source: ``run``, or ``reference`` for the committed rows that a run is shown beside; empty where there is no row.
     published: what papers report of this method, dataset and metric, on their own models under their own protocols.
     """
@@ -75,7 +76,7 @@ class Cell:
 class Line:
     """One method's row of the table. source: ``reference`` where all its cells are from there, else ``run``.
 
-    mean_rank: mean over the columns of its shared rank.
+    mean_rank: mean of its shared rank over the columns that rank methods.
     """
 
     method: str
@@ -102,7 +103,7 @@ class Quality:
 
 @dataclass
 class Table:
-    """The leaderboard of one model: methods by mean rank, then controls.
+    """The leaderboard of one model: methods by mean rank, then controls; columns group by group.
 
     inapplicable: reason -> methods that have no line, because they apply to nothing here. agreement: of the columns, where there
     are several. notes: what a reader must know of these figures.
@@ -170,7 +171,7 @@ def build(
     rows, columns = filters.narrowed(rows, columns, controls, asked or Filter())
     rows = rows.reset_index(drop=True)
     found: dict[str, list[Panel]] = {}
-    for panel in panels.of_rows(rows, columns):
+    for panel in panels.of_rows(rows, groups.arranged(columns)):
         found.setdefault(panel.model, []).append(panel)
     tables = [_table(model, some, rows, described) for model, some in found.items()]
     title = manifest.get("title") or manifest.get("suite", "")
@@ -253,6 +254,8 @@ def _cells(panel: Panel, rows: pd.DataFrame, described: Mapping[str, Mapping[str
         if cell.not_applicable or panel.count(m, "unreadable"):
             reasons = rows["reason"].iloc[panel.rows[m][panel.rows[m] >= 0]].dropna().unique()
             cell.reason = "; ".join(map(str, reasons))
+    if not panel.column.ranked:
+        return cells
     methods = [m for m, its in enumerate(about) if not its.get("control")]
     floors = [m for m, its in enumerate(about) if its.get("control") and not its.get("ceiling")]
     ranked = [m for m in methods if cells[m].estimate.n and not cells[m].nan and not cells[m].missing]

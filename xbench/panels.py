@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from xbench import reductions
+from xbench import filters, groups, reductions, validation
 from xbench.stats import Mask, Scores
+from xbench.validation import Verdict
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 USED = ["method", "item", "cluster", "target", "status", "value", "vector", "constant", "grid"]
@@ -20,7 +21,11 @@ STATUSES = ("missing", "ok", "nan", "not_applicable", "unreadable")  # codes of 
 
 @dataclass(frozen=True)
 class Column:
-    """One metric on one dataset under one protocol. group: ``faithfulness``, ``localization`` or another of plugins.Group."""
+    """One metric on one dataset under one protocol.
+
+    group: ``faithfulness``, ``localization`` or another of plugins.Group; empty where an older manifest does not say. verdict: of
+    the metric's validation, None where none ships for its version.
+    """
 
     key: str
     dataset: str
@@ -31,6 +36,17 @@ class Column:
     protocol: str = ""
     reduce: str = "mean"
     group: str = ""
+    version: str = ""
+    verdict: Verdict | None = None
+
+    @property
+    def ranked(self) -> bool:
+        """Whether methods are ranked by it and held against controls.
+
+        Complexity says how concentrated a map is, not whether it is right; and a metric that orders planted maps wrongly may order
+        methods wrongly.
+        """
+        return self.group != "complexity" and (self.verdict is None or self.verdict.valid)
 
     @property
     def label(self) -> str:
@@ -65,15 +81,26 @@ class Panel:
 def of_rows(rows: pd.DataFrame, columns: Mapping[str, Mapping[str, Any]]) -> Iterator[Panel]:
     """A panel for each model and column of some rows: models by name, columns in the order of ``columns``, a manifest's."""
     rows = rows[["model", "protocol_key", *USED]].reset_index(drop=True)
-    groups = rows.groupby(["model", "protocol_key"], sort=False, observed=True).indices
+    found = rows.groupby(["model", "protocol_key"], sort=False, observed=True).indices
+    verdicts = validation.load()
     for model in sorted(rows["model"].unique()):
         for key, about in columns.items():
-            places = groups.get((model, key))
+            places = found.get((model, key))
             if places is not None:
-                yield _panel(model, rows.iloc[places], np.asarray(places), key, about)
+                some = rows.iloc[places]
+                column = _column(key, about, some["item"].nunique(), verdicts)
+                yield _panel(model, some, np.asarray(places), column)
 
 
-def _panel(model: str, rows: pd.DataFrame, places: NDArray[np.intp], key: str, about: Mapping[str, Any]) -> Panel:
+def _column(key: str, about: Mapping[str, Any], items: int, verdicts: Mapping[tuple[str, str], Verdict]) -> Column:
+    texts = {name: about[name] for name in ("dataset", "metric", "direction", "chance", "protocol")}
+    version = str(about.get("version", ""))
+    verdict = verdicts.get((filters.id_of(about["metric"]), version))
+    reduce = about.get("reduce", "mean")
+    return Column(key, items=items, reduce=reduce, group=groups.of(about), version=version, verdict=verdict, **texts)
+
+
+def _panel(model: str, rows: pd.DataFrame, places: NDArray[np.intp], column: Column) -> Panel:
     of_method, methods = _coded(rows["method"])
     of_item, items = _coded(rows["item"])
     at, shape = (of_method, of_item), (len(methods), len(items))
@@ -83,10 +110,9 @@ def _panel(model: str, rows: pd.DataFrame, places: NDArray[np.intp], key: str, a
     status[at] = rows["status"].map({name: code for code, name in enumerate(STATUSES)}).to_numpy(np.int8)
     first = np.zeros(len(items), np.intp)
     first[of_item[::-1]] = np.arange(len(rows))[::-1]
-    reduce = about.get("reduce", "mean")
     known = status == STATUSES.index("ok")
     data = np.zeros((*shape, 1))
-    if reductions.is_vector(reduce):
+    if reductions.is_vector(column.reduce):
         ok = known[at]
         vectors = np.stack(rows["vector"][ok].to_list()) if ok.any() else np.zeros((0, 1))
         data = np.zeros((*shape, vectors.shape[1]))
@@ -95,14 +121,12 @@ def _panel(model: str, rows: pd.DataFrame, places: NDArray[np.intp], key: str, a
         data[(*at, 0)] = np.nan_to_num(rows["value"].to_numpy(np.float64))
     targets = rows["target"].to_numpy(np.float64, na_value=-1)[first].astype(np.int64)
     clusters = _coded(rows["cluster"])[0][first]
-    classes = targets if reduce == "class_mean" else None
-    names = ("dataset", "metric", "direction", "chance", "protocol")
-    column = Column(key, items=len(items), reduce=reduce, group=about.get("group", ""), **{name: about[name] for name in names})
+    classes = targets if column.reduce == "class_mean" else None
     constant = np.zeros(shape, bool)
     constant[at] = rows["constant"].fillna(False).to_numpy(bool)
     grids = np.full(shape, -1)
     grids[at] = rows["grid"].astype("category").cat.codes
-    scores = Scores(data, known, clusters, reduce, column.direction == "higher", classes)
+    scores = Scores(data, known, clusters, column.reduce, column.direction == "higher", classes)
     return Panel(model, column, methods, items, targets, scores, status, where, constant, grids)
 
 

@@ -10,6 +10,7 @@ from xbench.report.latex import escaped, to_latex
 KNOWN = {
     *("caption", "centering", "small", "setlength", "tabcolsep", "toprule", "midrule", "bottomrule", "par", "medskip", "linewidth"),
     *("footnotesize", "raggedright", "scriptsize", "textbf", "uparrow", "downarrow", "rightarrow", "pm", "times", "geq", "leq"),
+    *("multicolumn", "cmidrule", "S"),
     *("dag", "ddag", "textless", "textgreater", "textbar", "textasciitilde", "textasciicircum", "textbackslash", "textasciigrave"),
 }
 
@@ -40,10 +41,13 @@ def test_environments_balance(text):
 
 def test_every_row_has_a_cell_per_column(text):
     ((columns, body),) = tabulars(text)
-    rows = [line for line in body.splitlines() if not line.endswith("rule")]
+    rows = [line for line in body.splitlines() if not line.endswith("rule") and "cmidrule" not in line]
     assert len(columns) == 1 + 3 + 3  # method, three columns, rank, forwards, backwards
-    assert len(rows) == 2 + 3 + 2  # two heads, three methods, two controls
-    for row in rows:
+    assert len(rows) == 3 + 3 + 2  # three heads, three methods, two controls
+    spanned = [int(width) for width in re.findall(r"\\multicolumn\{(\d)\}", rows[0])]
+    assert len(re.split(r"(?<!\\)&", rows[0])) + sum(width - 1 for width in spanned) == len(columns)
+    assert re.findall(r"\\cmidrule\(lr\)\{(\d-\d)\}", body) == ["2-2", "3-4"]  # deletion; mass on two datasets
+    for row in rows[1:]:
         assert row.endswith(r" \\")
         assert len(re.split(r"(?<!\\)&", row)) == len(columns)
 
@@ -74,7 +78,7 @@ def test_nothing_special_is_left_bare(text):
         ("relevance_mass ↑", r"relevance\_mass $\uparrow$"),
         ("95 % of a & b", r"95 \% of a \& b"),
         (r"a\b{c}", r"a\textbackslash{}b\{c\}"),
-        ("±.03†‡", r"$\pm$.03\dag{}\ddag{}"),
+        ("±.03†‡§", r"$\pm$.03\dag{}\ddag{}\S{}"),
         ("[.1, .2]", "[.1, .2]"),
     ],
 )

@@ -5,12 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xbench import leaderboard, published, runs, workflow
+from xbench import groups, leaderboard, published, runs, validation, workflow
 from xbench.errors import XbenchError
 from xbench.filters import Filter
-from xbench.report import latex, tables
+from xbench.report import heads, latex, tables
 from xbench.report.tables import number
+from xbench.report.terminal import to_terminal
 from xbench.store import SCHEMA
+from xbench.validation import Verdict
 
 MANIFEST = {
     "title": "A test",
@@ -173,7 +175,7 @@ def terminal(board, width=160):
     from rich.console import Console
 
     console = Console(width=width, record=True, file=io.StringIO())
-    for part in tables.to_terminal(board, width):
+    for part in to_terminal(board, width):
         console.print(part)
     return console.export_text()
 
@@ -261,7 +263,7 @@ MORE = MANIFEST | {
     "columns": {
         "up": MANIFEST["columns"]["up"] | {"group": "faithfulness", "version": "1"},
         "down": MANIFEST["columns"]["down"] | {"group": "faithfulness", "version": "1"},
-        "hit": MANIFEST["columns"]["up"] | {"metric": "hit", "dataset": "e(n=3)", "group": "ground_truth", "version": "1"},
+        "hit": MANIFEST["columns"]["up"] | {"metric": "hit", "dataset": "e(n=3)", "group": "localization", "version": "1"},
     }
 }
 
@@ -280,7 +282,7 @@ def many(values):
         (Filter(metrics=["insertion"]), ["up"], ["net", "vit(n=2)"]),
         (Filter(metrics=["insertion(steps=exact(10))", "hit"], models=["vit"]), ["up", "hit"], ["vit(n=2)"]),
         (Filter(datasets=["e"]), ["hit"], ["net", "vit(n=2)"]),
-        (Filter(datasets=["e( n=3 )"], group="ground_truth"), ["hit"], ["net", "vit(n=2)"]),
+        (Filter(datasets=["e( n=3 )"], group="localization"), ["hit"], ["net", "vit(n=2)"]),
         (Filter(group="faithfulness", models=["net"]), ["up", "down"], ["net"]),
     ],
 )
@@ -311,7 +313,7 @@ def test_a_filter_keeps_to_reference_rows_too(values):
         (Filter(models=["resnet"]), "no model 'resnet' here"),
         (Filter(datasets=["e(n=4)"]), r"no dataset 'e\(n=4\)' here; did you mean 'e\(n=3\)'"),
         (Filter(group="faithful"), "no metric of the group 'faithful' here; did you mean 'faithfulness'"),
-        (Filter(group="faithfulness", metrics=["hit"]), "no metric of the group 'faithfulness' here; known: ground_truth"),
+        (Filter(group="faithfulness", metrics=["hit"]), "no metric of the group 'faithfulness' here; known: localization"),
     ],
 )
 def test_unknown_names_are_errors(many, asked, message):
@@ -415,3 +417,195 @@ def test_what_applies_to_nothing_has_no_line_but_a_note(values):
     more.loc[more.index[:1], ["status", "value"]] = ["ok", 0.3]
     (table,) = leaderboard.build(pd.concat([found, more], ignore_index=True), manifest).tables
     assert "elsewhere" in [line.method for line in table.lines]
+
+
+FIVE = {  # key -> (metric, group) in the order of a suite, which is not that of the groups
+    "small": ("effective_area", "complexity"),
+    "again": ("sensitivity", "robustness"),
+    "hit": ("hit", "ground_truth"),
+    "up": ("insertion(steps=exact(10))", "faithfulness"),
+    "random": ("mprt", "randomisation"),
+    "rank": ("relevance_rank", "localization"),
+    "down": ("deletion", "faithfulness"),
+}
+GROUPS = ["faithfulness", "localization", "randomisation", "robustness", "complexity"]
+
+
+def grouped(names=tuple(FIVE)):
+    """A manifest and rows of some columns of FIVE, by more methods than two: the order of two is no pattern."""
+    about = MANIFEST["columns"]["up"] | {"version": "1"}
+    columns = {key: about | {"metric": FIVE[key][0], "group": FIVE[key][1]} for key in names}
+    columns |= {key: column | {"direction": "lower"} for key, column in columns.items() if key in ("down", "small")}
+    methods = MANIFEST["methods"] | {"third": {"control": False}}
+    base = np.random.default_rng(0).uniform(0.2, 0.4, 40)
+    shifts = {"good": 0.3, "weak": 0.1, "third": 0.2, "noise": 0.0, "pixels": 0.0, "truth": 0.5}
+    worse = {"down": -1, "small": 1}  # by area, good is last
+    found = {(method, key): base + worse.get(key, 1) * shift for key in names for method, shift in shifts.items()}
+    return rows(found), MANIFEST | {"columns": columns, "methods": methods}
+
+
+def test_columns_stand_by_group_and_keep_their_order_within():
+    board = leaderboard.build(*grouped())
+    (table,) = board.tables
+    assert [column.key for column in table.columns] == ["up", "down", "hit", "rank", "random", "again", "small"]
+    assert [column.group for column in table.columns] == ["faithfulness"] * 2 + ["localization"] * 2 + GROUPS[2:]
+    assert heads.spans(table) == [
+        ("faithfulness", [0, 1]),
+        ("localization", [2, 3]),
+        ("randomisation", [4]),
+        ("robustness", [5]),
+        ("complexity", [6]),
+    ]
+    assert cell(board, "good", "hit").estimate.mean == cell(board, "good", "up").estimate.mean  # cells go with their columns
+
+
+def test_columns_of_an_unknown_group_come_last():
+    columns = {"old": {}, "other": {"group": "beauty"}, "small": {"group": "complexity"}, "older": {"group": "ground_truth"}}
+    assert list(groups.arranged(columns)) == ["older", "small", "old", "other"]
+    assert [groups.of(about) for about in columns.values()] == ["", "beauty", "complexity", "localization"]
+
+
+def test_a_group_is_asked_for_by_its_name_of_today():
+    (table,) = leaderboard.build(*grouped(), asked=Filter(group="localization")).tables
+    assert [column.key for column in table.columns] == ["hit", "rank"]
+
+
+def test_one_group_is_not_named():
+    board = leaderboard.build(*grouped(["up", "down"]))
+    for text in (tables.to_markdown(board), terminal(board), terminal(board, 60), latex.to_latex(board)):
+        assert "faithfulness" not in text
+
+
+def test_markdown_names_groups_over_columns_or_has_a_table_for_each(monkeypatch):
+    board = leaderboard.build(*grouped())
+    (head,) = (line for line in tables.to_markdown(board).splitlines() if line.startswith("| method"))
+    assert "| *faithfulness*<br>insertion ↑<br>d | *faithfulness*<br>deletion ↓<br>d | *localization*<br>hit ↑<br>d |" in head
+    monkeypatch.setattr(tables, "WIDEST", 6)
+    lines = tables.to_markdown(board).splitlines()
+    assert [line[4:] for line in lines if line.startswith("### ")] == ["all groups", *GROUPS]
+    assert [line for line in lines if line.startswith("| method")] == [
+        "| method | mean rank | forwards | backwards | s/item |",
+        "| method | insertion ↑<br>d | deletion ↓<br>d |",
+        "| method | hit ↑<br>d | relevance_rank ↑<br>d |",
+        "| method | mprt ↑<br>d |",
+        "| method | sensitivity ↑<br>d |",
+        "| method | effective_area ↓<br>d |",
+    ]
+    mean = number(cell(board, "weak", "small").estimate.mean)
+    assert [line for line in lines if line.startswith("| `weak`")][5].startswith(f"| `weak` | {mean} [")
+
+
+def test_the_terminal_has_a_table_for_each_group_where_all_do_not_fit():
+    board = leaderboard.build(*grouped())
+    whole = terminal(board, 160)
+    assert whole.count("method ") == 1
+    assert whole.index("faithfulness") < whole.index("localization") < whole.index("complexity")
+    narrow = terminal(board, 100)
+    assert [group for group in GROUPS if f"net, {group}" in narrow] == GROUPS
+    assert narrow.count("method ") == 6
+    assert "±" in narrow  # of two columns there is room for the intervals
+    for width in (40, 60, 100, 160):
+        shown = terminal(board, width)
+        assert max(map(len, shown.splitlines())) <= width
+        assert all(number(cell(board, "third", key).estimate.mean) in shown for key in FIVE)
+
+
+def test_complexity_ranks_nothing():
+    board, without = (leaderboard.build(*grouped(names)) for names in (tuple(FIVE), [key for key in FIVE if key != "small"]))
+    found = [cell(board, method, "small") for method in ("good", "weak", "third")]
+    assert [(c.rank, c.mark, c.best, c.against) for c in found] == [(None, "", False, [])] * 3
+    assert found[0].estimate.n == 40
+    assert {line.method: line.mean_rank for line in board.tables[0].lines} == {
+        line.method: line.mean_rank for line in without.tables[0].lines
+    }
+    assert board.tables[0].lines[0].mean_rank == 1
+    inner, outer = without.tables[0].agreement, board.tables[0].agreement
+    assert (outer.w, outer.methods) == (inner.w, inner.methods) == (1.0, 3)
+    assert [row[:6] for row in outer.tau[:6]] == inner.tau
+    assert np.isnan([row[6] for row in outer.tau] + outer.tau[6]).all()
+    assert "how alike the 6 columns" in tables.to_markdown(board)
+
+
+def test_complexity_is_in_no_test_across_models():
+    found, manifest = grouped()
+    both = pd.concat([found, found.assign(model="vit")], ignore_index=True)
+    tested = {test.metric for test in leaderboard.build(both, manifest).across}
+    assert tested == {metric for metric, group in FIVE.values() if group != "complexity"}
+
+
+def test_there_is_no_agreement_of_a_column_with_complexity_alone():
+    board = leaderboard.build(*grouped(["small", "up"]))
+    assert board.tables[0].agreement is None
+    assert board.tables[0].lines[0].mean_rank == 1
+    alone = leaderboard.build(*grouped(["small"]))
+    assert {line.mean_rank for line in alone.tables[0].lines} == {None}
+    for text in (tables.to_markdown(board), terminal(board), latex.to_latex(board)):
+        assert "not whether it is right" in " ".join(text.split())
+    assert "not whether it is right" not in tables.to_markdown(leaderboard.build(*grouped(["up", "hit"])))
+
+
+VERDICTS = [
+    Verdict("insertion", "1", "faithfulness", (), 1.24, 0.0, 0.6),
+    Verdict("deletion", "1", "faithfulness", ("constant < oracle", "noise < blur"), -0.3, 0.125, 0.2),
+    Verdict("hit", "2", "localization", ("constant < oracle",), 0.5, 0.0, 0.6),
+    Verdict("mprt", "1", "randomisation", (), float("inf"), float("nan"), 0.6),
+]
+
+
+@pytest.fixture
+def validated(monkeypatch):
+    monkeypatch.setattr(validation, "load", lambda: {(v.metric, v.version): v for v in VERDICTS})
+
+
+def test_verdicts_are_of_a_metrics_version(validated):
+    (table,) = leaderboard.build(*grouped()).tables
+    found = {column.key: column.verdict for column in table.columns if column.verdict}
+    assert found == {"up": VERDICTS[0], "down": VERDICTS[1], "random": VERDICTS[3]}
+
+
+def test_what_validation_found_is_in_every_form(validated):
+    board = leaderboard.build(*grouped())
+    lines = [
+        "insertion: orders all plants rightly, least separation 1.2 sd, noise 0.00",
+        "deletion: NOT validated: constant < oracle, noise < blur",
+        "mprt: orders all plants rightly",
+    ]
+    assert heads.validations(board) == lines
+    for text in (tables.to_markdown(board), terminal(board), latex.to_latex(board).replace(r"\textless{}", "<")):
+        assert all(line in text for line in lines)
+        assert "hit:" not in text
+        assert "plants are maps of known order" in " ".join(text.split())
+    frame = pd.read_csv(io.StringIO(tables.to_csv(board))).query("method == 'good'").set_index("metric")
+    assert frame.loc["deletion", "validation"] == "NOT validated: constant < oracle, noise < blur"
+    assert frame["validation"].notna().sum() == 3
+    assert frame.loc["hit", "group"] == "localization"
+    columns = {column["key"]: column for column in json.loads(tables.to_json(board))["tables"][0]["columns"]}
+    assert columns["down"]["verdict"]["wrong"] == ["constant < oracle", "noise < blur"]
+    assert columns["random"]["verdict"]["separation"] is None
+    assert columns["hit"]["verdict"] is None
+    assert (columns["hit"]["group"], columns["hit"]["version"]) == ("localization", "1")
+
+
+def test_a_metric_that_is_not_valid_is_marked_and_ranks_nothing(validated, monkeypatch):
+    board = leaderboard.build(*grouped())
+    assert (cell(board, "good", "down").rank, cell(board, "weak", "down").against) == (None, [])
+    assert cell(board, "good", "up").best
+    assert board.tables[0].agreement.methods == 3
+    assert "how alike the 5 columns" in tables.to_markdown(board)
+    for text in (tables.to_markdown(board), latex.to_latex(board).replace(r"\S{}", "§").replace(r"$\downarrow$", "↓")):
+        assert "deletion ↓§" in text
+        assert "§ orders planted maps wrongly" in text
+        assert text.count("↑§") == 0
+    monkeypatch.setattr(validation, "load", dict)
+    plain = leaderboard.build(*grouped())
+    assert cell(plain, "good", "down").best
+    for text in (tables.to_markdown(plain), terminal(plain)):
+        assert "§" not in text
+        assert "validat" not in text
+
+
+def test_verdicts_are_read_as_they_were_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(validation.resources, "files", lambda _: tmp_path)
+    assert validation.load() == {}
+    validation.save(VERDICTS[:3], tmp_path / validation.SHIPPED)
+    assert list(validation.load().values()) == VERDICTS[:3]

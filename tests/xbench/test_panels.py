@@ -87,7 +87,7 @@ def test_every_row_is_at_its_place(rows, read):
 
 def test_what_the_manifest_says_of_a_column(rows):
     found = by_key(rows)
-    assert (found["net_a", "second"].scores.reduce, found["net_a", "second"].column.group) == ("best(2)", "ground_truth")
+    assert (found["net_a", "second"].scores.reduce, found["net_a", "second"].column.group) == ("best(2)", "localization")
     assert [found["net_a", key].scores.higher for key in METRICS] == [False, True, True]
     assert found["net_a", "first"].scores.classes is None
     assert (found["net_a", "classes"].scores.classes == found["net_a", "classes"].targets).all()

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xbench import reductions, workflow
-from xbench.report import html, latex, pictures, tables
+from xbench import leaderboard, reductions, validation, workflow
+from xbench.report import heads, html, latex, pictures, tables
 from xbench.store import Store
 from xbench.suite import Track
+from xbench.validation import Verdict
 
 
 def test_overlay_colours_the_evidence_and_nothing_else():
@@ -61,13 +62,41 @@ def test_columns_of_one_metric_with_other_parameters_are_told_apart_in_every_for
     outcome = workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
     board = outcome.leaderboard()
     page = html.render(board, outcome.rows, outcome.manifest, {})
-    heads = [re.findall(r"<th title[^>]*>(.*?)<small>", page)]
+    shown = [re.findall(r"<th title[^>]*>(.*?)<small>", page)]
     for form, between in ((tables.to_markdown(board), "|"), (latex.to_latex(board), "&")):
-        heads.append(next(line for line in form.splitlines() if "threshold" in line and "deletion" in line).split(between))
-    for found in heads:
+        shown.append(next(line for line in form.splitlines() if "threshold" in line and "deletion" in line).split(between))
+    for found in shown:
         for name in ("tiny.deletion ", "tiny.deletion.steps=5. ", "tiny.threshold "):
-            assert any(re.match(name, head.strip().replace("\\", "")) for head in found), name
-    assert len({tables.column_name(c, board.tables[0]) for c in board.tables[0].columns}) == 3
+            assert any(re.search(name, head.replace("\\", "")) for head in found), name
+    assert len({heads.column_name(c, board.tables[0]) for c in board.tables[0].columns}) == 3
+
+
+def test_the_page_has_groups_over_columns_and_validation_below_their_heads(tiny_suite, tmp_path, monkeypatch):
+    verdicts = [
+        Verdict("tiny_mass", "1", "localization", (), 1.24, 0.0, 0.6),
+        Verdict("tiny_deletion", "1", "faithfulness", ("constant < oracle",), -0.3, 0.1, 0.2),
+    ]
+    monkeypatch.setattr(validation, "load", lambda: {(v.metric, v.version): v for v in verdicts})
+    metrics = ["tiny_mass", "tiny_deletion", "tiny_threshold", "tiny_again"]
+    track = Track(dataset="tiny_pictures", metrics=metrics, target="label")
+    outcome = workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
+    page = html.render(outcome.leaderboard(), outcome.rows, outcome.manifest, {})
+    above, below = re.findall(r"<tr><th.*?</tr>", page.split("<tbody>")[0], re.DOTALL)
+    spans = re.findall(r'colspan="(\d)">([^<]*)<', above)
+    assert spans == [("1", "faithfulness"), ("2", "localization"), ("1", "robustness"), ("4", "")]
+    assert 1 + sum(int(width) for width, _ in spans) == below.count("<th")
+    deletion, mass, threshold, _ = re.findall(r"<th title=.*?</th>", below, re.DOTALL)
+    assert "tiny deletion ↓§<small>" in deletion
+    assert '; validation: NOT validated: constant &lt; oracle"' in deletion
+    assert '<small class="mark">not valid</small>' in deletion
+    assert '; validation: orders all plants rightly, least separation 1.2 sd, noise 0.00"' in mass
+    assert "<small>valid, 1.2 sd</small>" in mass
+    assert "valid" not in threshold
+    heat = page.split('<table class="heat">')[1].split("</table>")[0]
+    assert re.findall(r"<td>(\d [^<]*)</td>", heat) == ["1 tiny mass ↑", "2 tiny threshold ↑", "3 tiny again ↓"]
+    assert [row.count("<td style") for row in heat.split("<tbody>")[1].split("</tr>")[:3]] == [3, 3, 3]
+    plain = leaderboard.build(outcome.rows[outcome.rows["metric"] == "tiny_mass"], outcome.manifest)
+    assert "colspan" not in html.render(plain, outcome.rows, outcome.manifest, {})
 
 
 def test_precision_over_recall_has_the_reduction_s_area():

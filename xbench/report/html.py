@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from xbench import leaderboard, reductions
 from xbench.leaderboard import Leaderboard
 from xbench.panels import Column
-from xbench.report import pictures, tables
+from xbench.report import heads, pictures, tables
+from xbench.validation import Verdict
 
 CURVES_SHOWN = 8  # methods per curve plot
 COLOURS = [f"C{i}" for i in (0, 1, 2, 3, 4, 5, 6, 8)]  # matplotlib's C7 is the controls' grey
@@ -37,8 +38,12 @@ def render(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], 
         across=tables.across(board),
         figures=tables.figures,
         has_published=tables.has_published,
-        column_name=tables.column_name,
-        head=tables.head,
+        column_name=heads.column_name,
+        head=heads.head,
+        spans=heads.spans,
+        validation=heads.validation,
+        verdict=_verdict,
+        agreement=_agreement,
         shade=_shade,
         empty=tables.short,
         curves={table.model: _curves(table, rows) for table in board.tables},
@@ -50,6 +55,19 @@ def _shade(tau: float) -> str:
     """CSS for a cell of the heat table: green for columns that agree, red for those that contradict each other."""
     colour = "46, 139, 87" if tau > 0 else "190, 70, 40"
     return f"background: rgba({colour}, {0 if math.isnan(tau) else 0.6 * abs(tau):.2f})"
+
+
+def _verdict(verdict: Verdict) -> str:
+    """In few words, for below a head."""
+    if not verdict.valid:
+        return "not valid"
+    return f"valid, {verdict.separation:.1f} sd" if math.isfinite(verdict.separation) else "valid"
+
+
+def _agreement(table: leaderboard.Table) -> list[tuple[Column, list[float]]]:
+    """Each column that ranks methods, with its tau with each of them."""
+    places = [i for i, column in enumerate(table.columns) if column.ranked]
+    return [(table.columns[i], [table.agreement.tau[i][j] for j in places]) for i in places] if table.agreement else []
 
 
 def _curves(table: leaderboard.Table, rows: pd.DataFrame) -> list[Markup]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from xbench.leaderboard import Cell, Leaderboard, Line, Table
-from xbench.report.tables import count, details, figures, has_published, head, interval, number, origins, remarks, short
+from xbench.report.heads import head, spans
+from xbench.report.tables import count, details, figures, has_published, interval, number, origins, remarks, short
 
 SPECIAL: dict[str, str | int | None] = {
     "\\": r"\textbackslash{}",
@@ -29,6 +30,7 @@ SPECIAL: dict[str, str | int | None] = {
     "≤": r"$\leq$",
     "†": r"\dag{}",
     "‡": r"\ddag{}",
+    "§": r"\S{}",
 }
 
 
@@ -57,6 +59,7 @@ def _environment(board: Leaderboard, table: Table) -> str:
         rf"\caption{{{escaped(caption)}.}}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
+        *_groups(table, len(heads)),
         " & ".join(map(escaped, heads)) + r" \\",
         " & ".join(rf"{{\scriptsize {escaped(name)}}}" if name else "" for name in datasets) + r" \\",
         r"\midrule",
@@ -73,6 +76,17 @@ def _environment(board: Leaderboard, table: Table) -> str:
         "",
     ]
     return "\n".join(body)
+
+
+def _groups(table: Table, width: int) -> list[str]:
+    """A head over the columns of each group, with a rule below it; nothing where there is one group. width: all columns."""
+    found = spans(table)
+    if not found:
+        return []
+    names = [rf"\multicolumn{{{len(places)}}}{{c}}{{{escaped(group)}}}" for group, places in found]
+    rest = [""] * (width - len(table.columns) - 1)
+    rules = "".join(rf"\cmidrule(lr){{{places[0] + 2}-{places[-1] + 2}}}" for _, places in found)
+    return [" & ".join(["", *names, *rest]) + r" \\", rules]
 
 
 def _row(line: Line, table: Table) -> str:

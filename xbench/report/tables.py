@@ -1,4 +1,4 @@
-"""One table object in several forms: terminal, Markdown, CSV, JSON; and the phrases that these, LaTeX and the HTML page share."""
+"""One table object in several forms: Markdown, CSV, JSON; and the phrases that these, terminal.py, latex.py and html.py share."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import io
 import json
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from xbench.agreement import Friedman
 from xbench.leaderboard import LEGEND, MARKS, Cell, Leaderboard, Line, Origin, Quality, Table
-from xbench.panels import ARROWS, Column
+from xbench.panels import Column
+from xbench.report import heads
+from xbench.report.heads import column_name, head, spans
 from xbench.stats import Estimate
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.text import Text
+WIDEST = 8  # columns: a Markdown table of more than these is one for each group
+TEXTS = ("method", "published")  # heads of columns that are no numbers
+
+Tail = dict[str, Callable[[Line], str]]
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -101,25 +105,12 @@ def _agreement_line(table: Table) -> list[str]:
     pairs = [(tau, i, j) for i, row in enumerate(found.tau) for j, tau in enumerate(row[:i]) if math.isfinite(tau)]
     if not pairs:
         return []
-    names = [column_name(column, table) for column in table.columns]
+    names = {i: column_name(column, table) for i, column in enumerate(table.columns) if column.ranked}
     (low, a, b), (high, c, d) = min(pairs), max(pairs)
     line = f"how alike the {len(names)} columns order the methods (1 = the same order): "
     line += f"Kendall's W {number(found.w, 2)} over {found.methods} methods; " if math.isfinite(found.w) else ""
     line += f"tau-b {number(low, 2)} between {names[b]} and {names[a]}"
     return [line + (f", up to {number(high, 2)} between {names[d]} and {names[c]}" if len(pairs) > 1 else "")]
-
-
-def column_name(column: Column, table: Table) -> str:
-    """The column's head, and its dataset where another column has the same."""
-    name = head(column, table)
-    alike = sum(head(other, table) == name for other in table.columns)
-    return name if alike == 1 else f"{name} on {column.dataset}"
-
-
-def head(column: Column, table: Table) -> str:
-    """The column's label, or all of its metric's spec where another column on its dataset has the same label."""
-    alike = sum((other.dataset, other.label) == (column.dataset, column.label) for other in table.columns)
-    return column.label if alike == 1 else f"{column.metric} {ARROWS[column.direction]}"
 
 
 def legend(board: Leaderboard, best: str) -> list[str]:
@@ -132,7 +123,7 @@ def legend(board: Leaderboard, best: str) -> list[str]:
     lines += [f"{mark} {text}" for mark, text in LEGEND.items() if mark in marks]
     if any(cell.published for cell in cells):
         lines.append("published: figures of papers, on their own models and under their own protocols; in no mean and no rank")
-    return lines
+    return lines + heads.legend(board)
 
 
 def footer(board: Leaderboard, best: str) -> list[str]:
@@ -141,8 +132,8 @@ def footer(board: Leaderboard, best: str) -> list[str]:
 
 
 def remarks(board: Leaderboard, best: str) -> list[str]:
-    """What concerns all tables: signs, tests across models and datasets, notes."""
-    return legend(board, best) + across(board) + board.notes
+    """What concerns all tables: signs, what validation found, tests across models and datasets, notes."""
+    return legend(board, best) + heads.validations(board) + across(board) + board.notes
 
 
 def origins(board: Leaderboard) -> list[str]:
@@ -185,75 +176,13 @@ def _origin_line(origin: Origin) -> str:
     return ("reference rows (ref): " if origin.source == "reference" else "") + ", ".join(filter(None, facts))
 
 
-def to_terminal(board: Leaderboard, width: int = 160) -> list[RenderableType]:
-    """Renderables for rich. Where the terminal is narrow, intervals, costs and published figures are left out, never digits."""
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    shown: list[RenderableType] = []
-    for table in board.tables:
-        wide = width >= 60 + 14 * len(table.columns)
-        published = wide and has_published(table)
-        title = f"{board.title}\n{table.model}"
-        style = box.HEAVY_HEAD if wide else box.SIMPLE_HEAD
-        grid = RichTable(
-            title=title,
-            title_justify="left",
-            header_style="bold",
-            box=style,
-            pad_edge=wide,
-            padding=(0, 1) if wide else (0, 1, 0, 0),
-        )
-        grid.add_column("method", no_wrap=True, max_width=None if wide else 24)
-        for column in table.columns:
-            grid.add_column(
-                column_name(column, table).replace("_", " "), justify="right", overflow="fold", min_width=12 if wide else 6
-            )
-        for name in ("rank", "fwd", "bwd", "s/item") if wide else ("rank",):
-            grid.add_column(name, justify="right", no_wrap=True)
-        if published:
-            grid.add_column("published", overflow="fold", min_width=20)
-        previous = False
-        for line in table.lines:
-            if line.control and not previous:
-                grid.add_section()
-            previous = line.control
-            cells = [_terminal_cell(cell, wide) for cell in line.cells]
-            rank = "" if line.mean_rank is None else f"{line.mean_rank:.1f}"
-            cost = (count(line.forwards), count(line.backwards), number(line.seconds)) if wide else ()
-            name = line.method + (" (ref)" if line.source == "reference" else "")
-            more = (Text(figures(line, table)),) if published else ()
-            grid.add_row(name, *cells, rank, *cost, *more, style="dim" if line.control else "")
-        shown.append(grid)
-        shown.extend(Text(text) for text in details(table))
-    shown.extend(Text(text) for text in footer(board, "* and bold"))
-    return shown
-
-
-def _terminal_cell(cell: Cell, wide: bool) -> Text:
-    from rich.text import Text
-
-    text = short(cell) if wide else number(cell.estimate.mean) + cell.mark or short(cell)
-    return Text(f"*{text}", style="bold") if cell.best else Text(text)  # the star is seen where there are no styles, as in a file
-
-
 def to_markdown(board: Leaderboard, seconds: bool = True) -> str:
     """Tables, each with what is to be said of it, then what is to be said of all."""
     out = [f"# {board.title}", ""]
     for table in board.tables:
-        published = has_published(table)
-        heads = ["method", *(f"{head(c, table)}<br>{c.dataset}" for c in table.columns), "mean rank", "forwards", "backwards"]
-        heads += ["s/item"] if seconds else []
-        rule = "|---" + "|---:" * (len(heads) - 1) + ("|---|" if published else "|")
-        heads += ["published"] if published else []
-        out += [f"## {table.model}", "", "| " + " | ".join(heads) + " |", rule]
-        for line in table.lines:
-            name = f"`{line.method}`" + (" (control)" if line.control else "") + (" (ref)" if line.source == "reference" else "")
-            rank = "" if line.mean_rank is None else f"{line.mean_rank:.1f}"
-            cost = [count(line.forwards), count(line.backwards)] + ([number(line.seconds)] if seconds else [])
-            more = [figures(line, table)] if published else []
-            out.append("| " + " | ".join([name, *map(_markdown_cell, line.cells), rank, *cost, *more]) + " |")
+        tail = _tail(table, seconds)
+        split = len(table.columns) > WIDEST and len(spans(table)) > 1
+        out += [f"## {table.model}", "", *(_by_group(table, tail) if split else _whole(table, tail))]
         out += ["", *(f"- {text}" for text in details(table))]
         against = unbeaten(table)
         if against:
@@ -262,6 +191,44 @@ def to_markdown(board: Leaderboard, seconds: bool = True) -> str:
         out.append("")
     below = [f"- {text}" for text in footer(board, "bold")]
     return "\n".join([*out, "## Notes", "", *below, ""])
+
+
+def _tail(table: Table, seconds: bool) -> Tail:
+    """What stands behind the figures of a line: heads, and the texts of their cells."""
+    tail: Tail = {
+        "mean rank": lambda line: "" if line.mean_rank is None else f"{line.mean_rank:.1f}",
+        "forwards": lambda line: count(line.forwards),
+        "backwards": lambda line: count(line.backwards),
+    }
+    tail |= {"s/item": lambda line: number(line.seconds)} if seconds else {}
+    return tail | ({"published": lambda line: figures(line, table)} if has_published(table) else {})
+
+
+def _whole(table: Table, tail: Tail) -> list[str]:
+    """One table, each column's group over its name."""
+    group = {place: f"*{name}*<br>" for name, places in spans(table) for place in places}
+    above = [f"{group.get(i, '')}{head(c, table)}<br>{c.dataset}" for i, c in enumerate(table.columns)]
+    return _pipes(table, above, range(len(above)), tail)
+
+
+def _by_group(table: Table, tail: Tail) -> list[str]:
+    """A table for each group, below one of what concerns all."""
+    out = ["### all groups", "", *_pipes(table, [], [], tail)]
+    for group, places in spans(table):
+        above = [f"{head(table.columns[i], table)}<br>{table.columns[i].dataset}" for i in places]
+        out += ["", f"### {group}", "", *_pipes(table, above, places, {})]
+    return out
+
+
+def _pipes(table: Table, above: Sequence[str], places: Sequence[int], tail: Tail) -> list[str]:
+    """Lines of a table of some columns. above: their heads."""
+    names = ["method", *above, *tail]
+    out = ["| " + " | ".join(names) + " |", "".join("|---" if name in TEXTS else "|---:" for name in names) + "|"]
+    for line in table.lines:
+        name = f"`{line.method}`" + (" (control)" if line.control else "") + (" (ref)" if line.source == "reference" else "")
+        cells = [_markdown_cell(line.cells[place]) for place in places]
+        out.append("| " + " | ".join([name, *cells, *(text(line) for text in tail.values())]) + " |")
+    return out
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -286,6 +253,8 @@ def to_records(board: Leaderboard, seconds: bool = True) -> list[dict[str, Any]]
                     "dataset": column.dataset,
                     "metric": column.metric,
                     "direction": column.direction,
+                    "group": column.group,
+                    "validation": heads.validation(column.verdict) if column.verdict else "",
                     "protocol_key": column.key,
                     "mean": e.mean,
                     "low": e.low,
