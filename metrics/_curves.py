@@ -31,8 +31,8 @@ def counts(steps: Spec, pixels: int, seed: str) -> tuple[int, ...]:
     n = number(steps)
     if steps.name == "exact":
         return tuple(round(i * pixels / n) for i in range(n + 1))
-    shifts = torch.rand(n, generator=generator(seed, "strata"), dtype=torch.float64).tolist()
-    return (0, *(int((i + shift) * pixels / n) for i, shift in enumerate(shifts)), pixels)
+    shift = float(torch.rand(1, generator=generator(seed, "strata"), dtype=torch.float64))
+    return (0, *(int((i + shift) * pixels / n) for i in range(n)), pixels)
 
 
 def mean_curve(responses: Sequence[Tensor]) -> Tensor:
@@ -40,8 +40,13 @@ def mean_curve(responses: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(responses)).mean(dim=0)
 
 
-def area(steps: Spec, curve: Tensor) -> float:
-    """Under a curve over [0, 1], from its values at ``counts``."""
+def area(steps: Spec, curve: Tensor, replaced: Sequence[int]) -> float:
+    """Under a curve over [0, 1], from its values at the ``counts`` replaced.
+
+    The places of a stratified curve lie to one side of their strata's middles. What that changes in the mean of a straight line
+    between the end points is taken away: its expectation is zero, so the area stays unbiased, and what remains varies less.
+    """
     if steps.name == "exact":
         return float((curve.sum() - curve[0] / 2 - curve[-1] / 2) / (len(curve) - 1))
-    return float(curve[1:-1].mean())
+    aside = sum(replaced[1:-1]) / (len(replaced) - 2) / replaced[-1] - 0.5
+    return float(curve[1:-1].mean() + (curve[0] - curve[-1]) * aside)

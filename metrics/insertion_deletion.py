@@ -2,8 +2,9 @@
 
 steps=exact(n)        n + 1 points at equal shares of the pixels, both ends included; the area is the trapezoid rule over [0, 1]:
                       (sum - first/2 - last/2) / n
-steps=stratified(k)   one point at a random place of each of k equal strata, seeded by the item, so that all methods share the
-                      places; the area is their mean, right in expectation (up to half a pixel) from far fewer points
+steps=stratified(k)   one point in each of k equal strata and both ends; all at one random place of their strata, seeded by the
+                      item, so that all methods share it. mean + (first - last) * (mean place - 1/2) is the trapezoid rule over
+                      all pixels in expectation, from far fewer points; one item's estimate may be outside of [0, 1] by 1 / (2 k)
 
 The normalised forms are (area - p_substrate) / (p_picture - p_substrate), comparable across
 models; they are not applicable where the substrate costs the target less than LEAST_DROP of probability.
@@ -26,6 +27,7 @@ from ._curves import RISE_STEPS, area, check_steps, counts, mean_curve
 LEAST_DROP = 0.05
 CITE, CHANCE = "petsiuk2018rise", "the `random` row"
 ANY = (float("-inf"), float("inf"))
+AREA = (-0.5, 1.5)  # [0, 1] if exact; an estimate from k strata is at most 1 / (2 k) outside
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,17 @@ class _Curve:
 
     def plan(self, map_: SaliencyMap) -> list[Curve]:
         """One curve per order of the map: one, or several whose mean is the expectation over ties of a constant map."""
-        replaced = counts(self.steps, map_.size[0] * map_.size[1], map_.seed)
+        replaced = self._replaced(map_)
         ends = (self.substrate, "image") if self.inserting else ("image", self.substrate)
         return [Curve(ranking, replaced, *ends) for ranking in map_.rankings]
 
     def score(self, map_: SaliencyMap, responses: list[Tensor]) -> Score:
-        """The area under the mean curve, in [0, 1]; the vector is the curve itself."""
+        """The area under the mean curve, in [0, 1] if exact; the vector is the curve itself."""
         curve = mean_curve(responses)
-        return Score(area(self.steps, curve), tuple(curve.tolist()))
+        return Score(area(self.steps, curve, self._replaced(map_)), tuple(curve.tolist()))
+
+    def _replaced(self, map_: SaliencyMap) -> tuple[int, ...]:
+        return counts(self.steps, map_.size[0] * map_.size[1], map_.seed)
 
 
 class _Normalised(_Curve):
@@ -64,13 +69,13 @@ class _Normalised(_Curve):
         return Score((raw.value - removed) / (picture - removed), raw.vector)
 
 
-@metric("deletion", kind="faithfulness", version="1", direction="lower", chance=CHANCE, cite=CITE)
+@metric("deletion", kind="faithfulness", version="1", direction="lower", range=AREA, chance=CHANCE, cite=CITE)
 @dataclass(frozen=True)
 class Deletion(_Curve):
     """Area under the target's probability while the most salient pixels are removed first. Lower is better."""
 
 
-@metric("insertion", kind="faithfulness", version="1", direction="higher", chance=CHANCE, cite=CITE)
+@metric("insertion", kind="faithfulness", version="1", direction="higher", range=AREA, chance=CHANCE, cite=CITE)
 @dataclass(frozen=True)
 class Insertion(_Curve):
     """Area under the target's probability while the most salient pixels are shown first. Higher is better."""
@@ -94,10 +99,10 @@ class InsertionNormalised(_Normalised):
     inserting: ClassVar[bool] = True
 
 
-@metric("insertion_minus_deletion", kind="faithfulness", version="1", direction="higher", range=(-1, 1), chance="0", cite=CITE)
+@metric("insertion_minus_deletion", kind="faithfulness", version="1", direction="higher", range=(-2, 2), chance="0", cite=CITE)
 @dataclass(frozen=True)
 class InsertionMinusDeletion:
-    """Insertion less deletion, from the same points; no forward pass of its own beside them. Higher is better, in [-1, 1]."""
+    """Insertion less deletion, from the same points: no passes of its own beside theirs. Higher is better, in [-1, 1] if exact."""
 
     steps: Spec = RISE_STEPS
 
@@ -111,5 +116,5 @@ class InsertionMinusDeletion:
     def score(self, map_: SaliencyMap, responses: list[Tensor]) -> Score:
         """From the curves of both, half of the responses each."""
         half = len(responses) // 2
-        inserted, deleted = (area(self.steps, mean_curve(part)) for part in (responses[:half], responses[half:]))
-        return Score(inserted - deleted)
+        inserted, deleted = Insertion(self.steps).score(map_, responses[:half]), Deletion(self.steps).score(map_, responses[half:])
+        return Score(inserted.value - deleted.value)

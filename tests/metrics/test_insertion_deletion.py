@@ -7,12 +7,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from xbench.metrics._curves import area
 
 from xbench.data import generator
 from xbench.errors import XbenchError
 from xbench.maps import SaliencyMap
 from xbench.probing import Prober
 from xbench.registry import registry
+from xbench.specs import Spec
 
 SIDE = 16
 
@@ -127,16 +129,48 @@ def test_a_step_count_that_does_not_divide_the_pixels_uses_them_all_once(linear)
 
 @pytest.mark.parametrize(("metric", "inserting"), [("deletion", False), ("insertion", True)])
 def test_stratified_points_are_right_in_expectation(linear, metric, inserting, linear_network, probed):
-    """Against the mean over every count of pixels, from 400 items' seeds; the curve has a steep start."""
+    """Against the trapezoid rule over every pixel, from 400 items' seeds; the curve has a steep start."""
     _, picture, share = linear
     steep = linear_network((share**6 / (share**6).sum() * 0.9 / 3).expand(3, -1, -1))
-    every = np.array(reference((share**6 / (share**6).sum() * 0.9).numpy(), share.float().numpy(), share.numel(), inserting)[1])
+    exact, curve = reference((share**6 / (share**6).sum() * 0.9).numpy(), share.float().numpy(), share.numel(), inserting)
+    every = np.array(curve)
     spec = f"{metric}(steps=stratified(4), substrate=zero)"
     found = np.array([probed(spec, steep, picture, share.float(), f"0/{seed}").value for seed in range(400)])
-    assert abs(found.mean() - every[:-1].mean()) < 3 * found.std() / 20
-    assert 0.001 < found.std() < 0.05
-    single = np.random.default_rng(0).choice(every[:-1], (400, 4)).mean(axis=1)  # no strata
-    assert found.std() < 0.6 * single.std()
+    assert abs(found.mean() - exact) < 3 * found.std() / 20
+    strata = every[:-1].reshape(4, -1)  # a place in each by itself, and nothing taken away
+    single = np.mean([np.random.default_rng(i).choice(part, 400) for i, part in enumerate(strata)], axis=0)
+    assert 0.001 < found.std() < 0.7 * single.std()
+
+
+@pytest.mark.parametrize("strata", [1, 4, 16])
+def test_stratified_areas_are_unbiased_to_the_pixel(linear, strata):
+    """Their mean over all places that can be drawn is the trapezoid rule over every pixel."""
+    share = linear[2].numpy()
+    exact, curve = reference(share, MAPS["signed"].numpy(), share.size, False)
+    width = share.size // strata
+    drawn = [(0, *range(first, share.size, width), share.size) for first in range(width)]
+    steps = Spec("stratified", (strata,))
+    found = [area(steps, torch.tensor([curve[place] for place in places], dtype=torch.float64), places) for places in drawn]
+    assert np.mean(found) == pytest.approx(exact, abs=1e-12)
+
+
+def test_stratified_areas_of_a_straight_line_have_no_error(linear_network, probed):
+    even = linear_network(torch.full((3, SIDE, SIDE), 0.9 / (3 * SIDE * SIDE), dtype=torch.float64))
+    for strata, seed in itertools.product((1, 3, 8), range(5)):
+        spec = f"deletion(steps=stratified({strata}))"
+        score = probed(spec, even, torch.ones(1, 3, SIDE, SIDE).double(), MAPS["random"], f"0/{seed}")
+        assert score.value == pytest.approx(0.45, abs=1e-9)
+
+
+def test_stratified_areas_leave_the_unit_interval_by_half_a_stratum_at_most():
+    """Within the declared range, which checks of runs ask for, where the curve falls at once or at last."""
+    low, high = registry.metric("deletion").info.range
+    for strata, start in itertools.product((1, 8), (0.0, 0.999)):
+        places = (0, *(int((i + start) * 1000 / strata) for i in range(strata)), 1000)
+        for inner in (0.0, 1.0):
+            curve = torch.tensor([1.0] + [inner] * strata + [0.0], dtype=torch.float64)
+            found = area(Spec("stratified", (strata,)), curve, places)
+            assert max(low, -0.501 / strata) <= found <= min(high, 1 + 0.501 / strata)
 
 
 def test_stratified_points_are_the_items_own_and_the_same_for_all_its_maps(linear):
@@ -149,10 +183,10 @@ def test_stratified_points_are_the_items_own_and_the_same_for_all_its_maps(linea
     assert counts(MAPS["random"], "0/a") == counts(MAPS["signed"], "0/a") != counts(MAPS["random"], "0/b")
     inner = counts(MAPS["random"], "0/a")[1:-1]
     assert [count * 8 // SIDE**2 for count in inner] == list(range(8))
-    assert len({count * 8 % SIDE**2 for count in inner}) > 1
+    assert len({count * 8 % SIDE**2 for count in inner}) == 1  # one place for all strata
 
 
-def test_stratified_needs_ten_times_fewer_forwards(linear):
+def test_stratified_needs_twenty_times_fewer_forwards(linear):
     network, picture, share = linear
     forwards = []
     for steps in ("exact(224)", "stratified(8)"):
@@ -209,17 +243,22 @@ def agrees(prefix: str, linear, probed) -> bool:
     ends = [probed(f"{prefix}{name}", network, picture, MAPS["signed"]).value for name in DIFFERENCE]
     if ends[0] != pytest.approx(ends[1] - ends[2], abs=1e-12):
         return False
-    shifts = torch.rand(5, generator=generator("0/i", "strata"), dtype=torch.float64).numpy()
+    shift = float(torch.rand(1, generator=generator("0/i", "strata"), dtype=torch.float64))
     every = reference(share.numpy(), MAPS["signed"].numpy(), share.numel(), False)[1]
-    places = [int(place) for place in (np.arange(5) + shifts) / 5 * share.numel()]
+    places = [int(place) for place in (np.arange(5) + shift) / 5 * share.numel()]
     drawn = probed(f"{prefix}deletion(steps=stratified(5))", network, picture, MAPS["signed"])
     curve = [every[place] for place in (0, *places, share.numel())]
-    return [drawn.value, *(drawn.vector or ())] == pytest.approx([np.mean(curve[1:-1]), *curve], abs=1e-9)
+    line = [every[0] + (every[-1] - every[0]) * place / share.numel() for place in places]
+    expected = np.mean(curve[1:-1]) - np.mean(line) + (every[0] + every[-1]) / 2
+    if [drawn.value, *(drawn.vector or ())] != pytest.approx([expected, *curve], abs=1e-9):
+        return False
+    ends = [probed(f"{prefix}{name}(steps=stratified(5))", network, picture, MAPS["signed"]).value for name in DIFFERENCE]
+    return ends[0] == pytest.approx(ends[1] - ends[2], abs=1e-12)
 
 
 DIFFERENCE = ("insertion_minus_deletion", "insertion", "deletion")
 SOURCE_MUTANTS = [
-    ("Score(inserted - deleted)", "Score(deleted - inserted)"),
+    ("inserted.value - deleted.value", "deleted.value - inserted.value"),
     ("responses[:half]", "responses[half:]"),
     ("- curve[0] / 2 - curve[-1] / 2", "- curve[0] / 2"),
     ("- curve[0] / 2 - curve[-1] / 2", ""),
@@ -227,6 +266,11 @@ SOURCE_MUTANTS = [
     ("range(n + 1)", "range(n)"),
     ("round(i * pixels / n)", "i * (pixels // n)"),
     ("curve[1:-1].mean()", "curve.mean()"),
+    ("curve[1:-1].mean() +", "curve[1:-1].mean() -"),
+    (" + (curve[0] - curve[-1]) * aside", ""),
+    ("(curve[0] - curve[-1]) * aside", "curve[0] * aside**2"),
+    ("replaced[-1] - 0.5", "replaced[-1]"),
+    ("(len(replaced) - 2)", "len(replaced)"),
     ("(i + shift)", "(i + 0.5)"),
     ('"strata")', '"ties")'),
     ("if self.inserting else (", "if not self.inserting else ("),
