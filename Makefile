@@ -49,7 +49,6 @@ speed: setup ## Measure speed, as ratios within one run
 	$(BIN)/python benchmarks/cams.py
 	$(BIN)/python benchmarks/localization.py
 	$(BIN)/python benchmarks/methods.py
-	$(BIN)/python benchmarks/road.py
 	$(BIN)/python benchmarks/scenes.py
 	$(BIN)/python benchmarks/leaderboard.py
 
