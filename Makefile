@@ -72,7 +72,7 @@ reference: setup ## Finish the run of the suite quick and submit it as results/q
 
 validation: setup ## Put all metrics to the test anew; the table is committed beside the results
 	$(BIN)/xbench validate-metrics --workers 2 --out results/runs/validate \
-		--json results/validation.json --markdown results/validation.md
+		--json results/validation.json --markdown results/validation.md || test $$? = 1  # some metrics fail, and the table says so
 
 constraints: setup ## Resolve constraints.txt anew
 	$(BIN)/python -m pip install -q uv

@@ -44,7 +44,7 @@ class Floor:
 class Cell:
     """One method's figure in a column. rank: None for controls, wherever a value is missing or NaN, and where the column has none.
 
-    against: the controls that it is held against, none where the column ranks nothing (``Column.ranked``).
+    against: the controls that it is held against, none where these say nothing (``Column.controlled``).
     source: ``run``, or ``reference`` for the committed rows that a run is shown beside; empty where there is no row.
     published: what papers report of this method, dataset and metric, on their own models under their own protocols.
     """
@@ -257,7 +257,7 @@ def _cells(panel: Panel, rows: pd.DataFrame, described: Mapping[str, Mapping[str
     if not panel.column.ranked:
         return cells
     methods = [m for m, its in enumerate(about) if not its.get("control")]
-    floors = [m for m, its in enumerate(about) if its.get("control") and not its.get("ceiling")]
+    floors = [m for m, its in enumerate(about) if its.get("control") and not its.get("ceiling") and panel.column.controlled]
     ranked = [m for m in methods if cells[m].estimate.n and not cells[m].nan and not cells[m].missing]
     for m, rank in zip(ranked, panel.scores.ranks(ranked), strict=True):
         cells[m].rank = rank

@@ -56,6 +56,8 @@ def legend(board: Leaderboard) -> list[str]:
     lines = []
     if any(column.group == "complexity" for column in columns):
         lines.append("complexity says how concentrated a map is, not whether it is right: no ranks, no marks, in no agreement")
+    if any(column.ranked and not column.controlled for column in columns):
+        lines.append("randomisation and robustness have no marks: noise is best at one and the picture's centre at the other")
     if not all(verdict.valid for verdict in verdicts):
         lines.append(f"{NOT_VALID} orders planted maps wrongly: no ranks, no marks, in no agreement")
     if verdicts:
