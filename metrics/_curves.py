@@ -10,6 +10,7 @@ from torch import Tensor
 from xbench import Spec, XbenchError
 from xbench.data import generator
 
+AXES = ("share of pixels", "mean probability of the target")
 RISE_STEPS = Spec("exact", (28,))  # about 224 * 8 pixels each at 224 px
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from xbench import Curve, SaliencyMap, Score, Spec, metric
 from xbench.probing import check_substrate
 
-from ._curves import RISE_STEPS, area, check_steps, counts, mean_curve
+from ._curves import AXES, RISE_STEPS, area, check_steps, counts, mean_curve
 
 LEAST_DROP = 0.05
 CITE, CHANCE = "petsiuk2018rise", "the `random` row"
@@ -69,13 +69,13 @@ class _Normalised(_Curve):
         return Score((raw.value - removed) / (picture - removed), raw.vector)
 
 
-@metric("deletion", kind="faithfulness", version="1", direction="lower", range=AREA, chance=CHANCE, cite=CITE)
+@metric("deletion", kind="faithfulness", version="1", direction="lower", range=AREA, chance=CHANCE, axes=AXES, cite=CITE)
 @dataclass(frozen=True)
 class Deletion(_Curve):
     """Area under the target's probability while the most salient pixels are removed first. Lower is better."""
 
 
-@metric("insertion", kind="faithfulness", version="1", direction="higher", range=AREA, chance=CHANCE, cite=CITE)
+@metric("insertion", kind="faithfulness", version="1", direction="higher", range=AREA, chance=CHANCE, axes=AXES, cite=CITE)
 @dataclass(frozen=True)
 class Insertion(_Curve):
     """Area under the target's probability while the most salient pixels are shown first. Higher is better."""

@@ -18,7 +18,7 @@ from xbench import Curve, SaliencyMap, Score, Spec, metric
 from xbench.probing import check_substrate
 
 from ._common import at_least
-from ._curves import RISE_STEPS, check_steps, counts, mean_curve, number
+from ._curves import AXES, RISE_STEPS, check_steps, counts, mean_curve, number
 
 ROW = "the `random` row"
 HUNDRED = Spec("exact", (100,))
@@ -30,7 +30,16 @@ def _aopc(responses: list[Tensor]) -> Score:
     return Score(float((curve[0] - curve).mean()), tuple(curve.tolist()))
 
 
-@metric("pixel_flipping", kind="faithfulness", version="1", direction="higher", range=(-1, 1), chance=ROW, cite="bach2015pixel")
+@metric(
+    "pixel_flipping",
+    kind="faithfulness",
+    version="1",
+    direction="higher",
+    range=(-1, 1),
+    chance=ROW,
+    axes=AXES,
+    cite="bach2015pixel",
+)
 @dataclass(frozen=True)
 class PixelFlipping:
     """Mean loss of the target's probability along the deletion of pixels, most salient first (AOPC). Higher is better."""
@@ -59,6 +68,7 @@ class PixelFlipping:
     direction="higher",
     range=(-1, 1),
     chance=ROW,
+    axes=("share of the squares that are replaced", AXES[1]),
     cite="samek2017evaluating",
 )
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ CHANCE = "the `random_grid` row; 0 for spearman"
     range=(-1, 1),
     chance=CHANCE,
     group="randomisation",
+    axes=("share of the layers that are random", "mean similarity"),
     cite="adebayo2018sanity",
 )
 @dataclass(frozen=True)

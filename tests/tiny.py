@@ -188,7 +188,7 @@ def tiny_threshold(maps: Tensor, truth: Truth) -> Tensor:
     return (above & truth.mask).sum(dim=(2, 3)) / (above | truth.mask).sum(dim=(2, 3))
 
 
-@metric("tiny_deletion", kind="faithfulness", version="1", direction="lower")
+@metric("tiny_deletion", kind="faithfulness", version="1", direction="lower", axes=("share of pixels", "mean probability"))
 @dataclass(frozen=True)
 class TinyDeletion:
     """Mean response over a few points."""

@@ -51,6 +51,7 @@ def describe(
                 "chance": info.chance,
                 "reduce": info.reduce,
                 "group": info.group,
+                "axes": list(info.axes),
                 "cite": info.cite,
                 "protocol": f"target {track.target}, view {track.view}, v{info.version}, {metric.spec}{only}",
             }

@@ -24,7 +24,7 @@ class Column:
     """One metric on one dataset under one protocol.
 
     group: ``faithfulness``, ``localization`` or another of plugins.Group; empty where an older manifest does not say. verdict: of
-    the metric's validation, None where none ships for its version.
+    the metric's validation, None where none ships for its version. axes: see MetricInfo.
     """
 
     key: str
@@ -36,6 +36,7 @@ class Column:
     protocol: str = ""
     reduce: str = "mean"
     group: str = ""
+    axes: tuple[str, ...] = ()
     version: str = ""
     verdict: Verdict | None = None
 
@@ -105,7 +106,8 @@ def _column(key: str, about: Mapping[str, Any], items: int, verdicts: Mapping[tu
     version = str(about.get("version", ""))
     verdict = verdicts.get((filters.id_of(about["metric"]), version))
     reduce = about.get("reduce", "mean")
-    return Column(key, items=items, reduce=reduce, group=groups.of(about), version=version, verdict=verdict, **texts)
+    axes = tuple(about.get("axes", ()))
+    return Column(key, items=items, reduce=reduce, group=groups.of(about), axes=axes, version=version, verdict=verdict, **texts)
 
 
 def _panel(model: str, rows: pd.DataFrame, places: NDArray[np.intp], column: Column) -> Panel:

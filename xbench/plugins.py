@@ -50,6 +50,7 @@ class MetricInfo:
         the picture as stored (the *window frame* of geometry.py).
     reduce: how rows become the table's figure: ``mean``, or one of reductions.py.
     group: which question it answers, by which tables order their columns.
+    axes: what its vector is drawn over, from 0 to 1 in equal steps, and what it shows; nothing where it is no curve.
     """
 
     kind: MetricKind
@@ -61,6 +62,7 @@ class MetricInfo:
     frame: Literal["input", "image"] = "input"
     reduce: str = "mean"
     group: Group = "localization"
+    axes: tuple[str, str] | tuple[()] = ()
     cite: str = ""
 
 

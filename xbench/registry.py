@@ -300,6 +300,7 @@ def metric(
     frame: Literal["input", "image"] = "input",
     reduce: str = "mean",
     group: Group | None = None,
+    axes: tuple[str, str] | tuple[()] = (),
     cite: str = "",
     refused: Mapping[str, str] = types.MappingProxyType({}),
 ) -> Callable[[F], F]:
@@ -313,7 +314,7 @@ def metric(
     """
     reductions.check(reduce)
     group = group or GROUPS[kind]
-    info = MetricInfo(kind, version, direction, range, chance, frozenset(needs), frame, reduce, group, cite)
+    info = MetricInfo(kind, version, direction, range, chance, frozenset(needs), frame, reduce, group, axes, cite)
     return _register("metric", id, info, (lambda: list(refused)) if refused else None, refused)
 
 

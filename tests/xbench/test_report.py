@@ -48,13 +48,15 @@ def test_page_is_whole_and_needs_no_network(tiny_suite, tmp_path):
 
 
 def test_vectors_are_drawn_as_what_they_are(tiny_suite, tmp_path):
-    """Scores over thresholds are no curve over pixels."""
-    track = Track(dataset="tiny_pictures", metrics=["tiny_threshold", "tiny_deletion"], target="label")
+    """Scores over thresholds are no curve over pixels, and a vector without axes is no curve."""
+    track = Track(dataset="tiny_pictures", metrics=["tiny_threshold", "tiny_deletion", "tiny_again"], target="label")
     outcome = workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
     page = html.render(outcome.leaderboard(), outcome.rows, outcome.manifest, {})
     texts = re.findall(r"<!-- (.+?) -->", page)  # matplotlib's comments say what its glyphs spell
     assert "threshold, one for all pictures" in texts
     assert "share of pixels" in texts
+    assert page.count("<svg") == 2
+    assert not any("tiny_again" in text for text in texts)
 
 
 def test_columns_of_one_metric_with_other_parameters_are_told_apart_in_every_form(tiny_suite, tmp_path):

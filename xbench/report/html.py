@@ -71,14 +71,14 @@ def _agreement(table: leaderboard.Table) -> list[tuple[Column, list[float]]]:
 
 
 def _curves(table: leaderboard.Table, rows: pd.DataFrame) -> list[Markup]:
-    """Mean curves of the best methods and the controls, one plot per metric that stores vectors."""
+    """Mean curves of the best methods and the controls, one plot per metric whose vectors are curves."""
     from matplotlib.figure import Figure
 
     plots: list[Markup] = []
     for column in table.columns:
         mine = rows[(rows["protocol_key"] == column.key) & (rows["model"] == table.model) & (rows["status"] == "ok")]
         mine = mine[mine["vector"].notna()]
-        if mine.empty or "normalised" in column.metric:
+        if mine.empty or not _axes(column):
             continue
         figure = Figure(figsize=(5.6, 3.4), layout="constrained")
         axis = figure.subplots()
@@ -119,12 +119,12 @@ def _line(mean: NDArray[Any], column: Column) -> tuple[NDArray[Any], NDArray[Any
     return np.linspace(0, 1, len(mean)), mean
 
 
-def _axes(column: Column) -> tuple[str, str]:
+def _axes(column: Column) -> tuple[str, ...]:
     if column.reduce == "average_precision":
         return "recall", "precision, pixels of all pictures pooled"
     if reductions.is_vector(column.reduce):
         return "threshold, one for all pictures", "mean score"
-    return "share of pixels", "mean probability of the target"
+    return column.axes
 
 
 def _gallery(
