@@ -172,3 +172,17 @@ def test_the_upsampled_map_orders_pixels(signed, probed, kinds):
     full = functional.interpolate(coarse[None, None], (SIDE, SIDE), mode="bilinear")[0, 0]
     for spec in SPECS:
         assert probed(spec, network, picture, coarse) == probed(spec, network, picture, full)
+
+
+def test_what_the_network_does_not_read_counts_exactly_nothing(linear_network, probed):
+    """Evidence is planted in one quarter; a map that names another one loses not a bit, and hides nothing."""
+    weights = torch.zeros(3, SIDE, SIDE).double()
+    weights[:, :8, :8] = 0.9 / (3 * 64)
+    network, picture = linear_network(weights), torch.ones(1, 3, SIDE, SIDE).double()
+    elsewhere = torch.zeros(SIDE, SIDE)
+    elsewhere[8:, 8:] = 1 + torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
+    p, *without = probed("comprehensiveness", network, picture, elsewhere).vector
+    assert without[:4] == [p] * 4  # 1 to 20 % of the pixels
+    assert probed("region_perturbation(side=28, regions=16, substrate=zero)", network, picture, elsewhere).value == 0
+    assert probed("deletion(steps=exact(8))", network, picture, elsewhere).vector[:3] == (p,) * 3
+    assert probed("sufficiency", network, picture, elsewhere).vector[1:5] == pytest.approx([0] * 4, abs=1e-9)
