@@ -135,7 +135,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run directory [results/runs/SUITE].")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Pictures in every forward pass; auto: the measured best.")] = None,
     device: Annotated[str, typer.Option(help="Where models compute, such as cuda:0.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16; part of the protocol, never mixed in a column.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16, -compiled behind it or not; a protocol of its own.")] = "float32",
     shard: Annotated[str | None, typer.Option(help="Only part I/N of the work; see merge.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [all cores].")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the work and the threads.")] = 1,

@@ -25,7 +25,7 @@ from xbench.errors import NotApplicable, XbenchError
 from xbench.features import Layout
 from xbench.probing import Blends, Prober, Request
 
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "float32-compiled", "bfloat16-compiled"]
 CAPABILITIES = frozenset({"feature_maps", "gradients", "attention"})  # looked for in every network
 _NUMBERS = itertools.count()
 
@@ -66,7 +66,8 @@ class Model:
     card: what it is, how it was trained, under which licence.
     prompts: of a model with the capability ``text``, the sentences whose mean embedding stands for a class; part of its identity.
     encode_text: of such a model, sentences -> embeddings of length 1, float32 ``[n, D]``.
-    device, dtype: where and how it computes; ``bfloat16`` runs forward passes under autocast. Logits are float32 always.
+    device, dtype: where and how it computes; ``bfloat16`` runs forward passes under autocast, ``-compiled`` those without gradients
+    by torch.compile. Logits are float32 always.
 
     Raises:
         XbenchError: no layer of that name, or its output is not a map of the picture.
@@ -118,16 +119,29 @@ class Model:
         """As a call, but faster and without gradients: through a copy of the network that has its batch norms folded (folding.py).
 
         The copy is made once; weights that change later do not reach it.
+
+        Raises:
+            XbenchError: it was to be compiled, and cannot be.
         """
-        return self._logits(self._folded, images)
+        if not self.dtype.endswith("-compiled"):
+            return self._logits(self._folded, images)
+        try:
+            return self._logits(self._compiled, images)
+        except Exception as error:  # each compiler fails in its own way
+            why = " ".join(str(error).split())[:200]
+            raise XbenchError(f"model {self.id} does not run compiled here ({why}); leave -compiled out of --dtype") from error
 
     @functools.cached_property
     def _folded(self) -> nn.Module:
         example = torch.zeros(1, 3, *self.preprocessing.size).to(self.device)
         return folding.folded(self.network, example)
 
-    def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
-        if self.dtype == "float32":
+    @functools.cached_property
+    def _compiled(self) -> Callable[[Tensor], Tensor]:
+        return torch.compile(self._folded)
+
+    def _logits(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        if self.dtype.startswith("float32"):
             return network(images)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16):
             return network(images).float()

@@ -17,7 +17,7 @@ from xbench.registry import Registry
 from xbench.specs import parse, split
 
 B = TypeVar("B", bound=Bound)
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "float32-compiled", "bfloat16-compiled"]
 
 
 class Track(BaseModel):
@@ -204,7 +204,7 @@ def parse_batch_size(text: str | None) -> tuple[int | None, bool]:
 
 
 def parse_dtype(text: str) -> Dtype:
-    """Raises XbenchError for anything but float32 and bfloat16."""
+    """Raises XbenchError for anything but a Dtype."""
     for known in get_args(Dtype):
         if text == known:
             return known

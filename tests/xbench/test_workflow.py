@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from xbench import gate, keys, manifests, runs, workflow
 from xbench.classes import ClassList
@@ -365,6 +366,29 @@ def test_bfloat16_is_a_protocol_of_its_own(tiny_suite, tmp_path):
     a, b = (r[(r["method"] == "tiny_cam") & (r["metric"] == "tiny_deletion")] for r in (half.rows, whole.rows))
     assert a["value"].to_numpy() == pytest.approx(b["value"].to_numpy(), abs=0.02)
     assert (a["value"].to_numpy() != b["value"].to_numpy()).any()
+
+
+def test_a_compiled_network_gives_the_same_values_under_a_protocol_of_its_own(tiny_suite, tmp_path):
+    suite = tiny_suite.model_copy(update={"methods": ["tiny_cam"], "controls": [], "tracks": tiny_suite.tracks[:1]})
+    whole = workflow.run(suite, out=tmp_path / "whole").rows
+    try:
+        compiled = workflow.run(suite, Selection(dtype="float32-compiled"), out=tmp_path / "compiled").rows
+    except XbenchError as error:
+        if "leave -compiled out of --dtype" not in str(error):
+            raise
+        pytest.skip(f"no compiler: {error}")
+    assert not set(compiled["protocol_key"]) & set(whole["protocol_key"])
+    assert compiled["value"].to_numpy() == pytest.approx(whole["value"].to_numpy(), abs=1e-5)
+
+
+def test_a_network_that_does_not_compile_says_so(tiny_model, monkeypatch):
+    def broken(network):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    model = dataclasses.replace(tiny_model, dtype="float32-compiled")
+    with pytest.raises(XbenchError, match=r"does not run compiled here \(no C\+\+ compiler\); leave -compiled out of --dtype"):
+        model.infer(torch.zeros(1, 3, 32, 32))
 
 
 def test_truth_outside_the_crop_is_not_applicable(tiny_suite, tmp_path, monkeypatch):
