@@ -71,8 +71,9 @@ def test_what_has_no_value_has_no_verdict_of_right():
     assert not Verdict("m", "1", "robustness", ("a or b has no value",), math.nan, 0.0, math.nan).valid
 
 
-def test_the_suite_has_every_metric_that_ships():
-    whole = suite.load(suite.find("validate"))
+@pytest.mark.parametrize("name", ["validate", "metrics"])
+def test_the_suites_have_every_metric_that_ships(name):
+    whole = suite.load(suite.find(name))
     had = {spec.partition("(")[0] for track in whole.tracks for spec in track.metrics}
     shipped = {i for i in registry.ids("metric") if (registry.known["metric", i]).startswith("xbench.metrics") and "/" not in i}
     assert had == shipped
