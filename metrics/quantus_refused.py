@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from xbench import Truth, metric
+from xbench import Truth, XbenchError, metric
 
 from ._quantus import CITE
 
@@ -54,4 +54,4 @@ REFUSED = {
 @metric("quantus/<ClassName>", kind="ground_truth", version="1", direction="higher", cite=CITE, refused=REFUSED)
 def refused(maps: Tensor, truth: Truth, name: str) -> Tensor:
     """Metrics of the quantus library that are refused; asking for one says why and what to use. The others are listed by name."""
-    raise NotImplementedError(name)
+    raise XbenchError(f"metric quantus/{name} is refused: {REFUSED[name]}")
