@@ -22,8 +22,7 @@ from torch import Tensor
 
 from xbench import Curve, Request, SaliencyMap, Score, metric
 from xbench.data import generator
-from xbench.maps import Ranking
-from xbench.probing import Pictures
+from xbench.probing import Along, Pictures
 
 from ._common import at_least
 from ._curves import mean_curve
@@ -33,21 +32,11 @@ CITE, CHANCE = "rong2022consistent", "the `random` row"
 
 
 @dataclass(frozen=True)
-class Imputed(Request):
-    """The picture without the first pixels of a ranking, or the last, imputed. counts: how many are removed at each point."""
+class Imputed(Along):
+    """The picture without the first pixels of a ranking, or the last, imputed."""
 
-    ranking: Ranking
-    counts: tuple[int, ...]
     most_salient: bool
     seed: str
-
-    @property
-    def row(self) -> int:
-        return self.ranking.row
-
-    @property
-    def points(self) -> int:
-        return len(self.counts)
 
     def draw(self, point: int, pictures: Pictures, out: Tensor) -> None:
         seen, ranks, count = pictures.of("image", self.row), self.ranking.ranks, self.counts[point]

@@ -34,6 +34,8 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
             pairs = _pairs(network, example)
             made = _copy(network, pairs) if pairs else network
             difference = (made(noise).softmax(dim=1) - network(noise).softmax(dim=1)).abs().max()
+    except (MemoryError, torch.OutOfMemoryError):  # that says nothing of the network
+        raise
     except Exception:  # a network may do anything with its layers; it then runs as it is
         return network
     return made if float(difference) <= TOLERANCE else network

@@ -49,13 +49,11 @@ class Request(ABC):
 
 
 @dataclass(frozen=True)
-class Curve(Request):
-    """Pixels of the start picture replaced by the end picture's. counts: how many of the ranking are, at each point, ascending."""
+class Along(Request):
+    """Pictures along an order of pixels. counts: how many of the ranking have changed at each point, ascending."""
 
     ranking: Ranking
     counts: tuple[int, ...]
-    start: str
-    end: str
 
     @property
     def row(self) -> int:
@@ -64,6 +62,14 @@ class Curve(Request):
     @property
     def points(self) -> int:
         return len(self.counts)
+
+
+@dataclass(frozen=True)
+class Curve(Along):
+    """Pixels of the start picture replaced by the end picture's, first those of the lowest ranks."""
+
+    start: str
+    end: str
 
     def plain(self, point: int) -> str | None:
         count = self.counts[point]
