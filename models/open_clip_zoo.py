@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,9 +12,9 @@ import open_clip
 from open_clip.transform import PreprocessCfg
 from torch import Tensor, nn
 
-from xbench import ClassList, Model, Preprocessing, XbenchError, model
+from xbench import ClassList, Model, Preprocessing, XbenchError, model, towers
 from xbench.classes import imagenet_1k
-from xbench.zero_shot import classifier, fill
+from xbench.zero_shot import Encoder, classifier, fill
 
 from ._checkpoints import Checkpoint, read
 from ._classlists import _lines, _parse
@@ -22,9 +22,9 @@ from ._clip_weights import converted, locate, refuse_torchscript
 from ._downloads import downloads
 from ._fitting import fit
 from ._hub import in_cache
+from ._templates import EXAMPLE, templates
 
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json")
-EXAMPLE = "a photo of a {}."
 
 
 @functools.cache
@@ -34,13 +34,17 @@ def names() -> list[str]:
 
 
 @model("open_clip/<name>", licence="the card names that of the weights", cite="ilharco2021openclip", names=names)
-def open_clip_zoo(name: str, checkpoint: str = "", classes: str = "", template: str = EXAMPLE, layer: str = "") -> Model:
+def open_clip_zoo(
+    name: str, checkpoint: str = "", classes: str = "", template: str = EXAMPLE, layer: str = "", size: int = 0
+) -> Model:
     """A CLIP as a zero-shot classifier: ``open_clip/ViT-B-32/openai``, ``open_clip/ViT-B-32@mine.safetensors``.
 
     Pretrained weights come from the local caches; XBENCH_DOWNLOAD=1 allows to fetch them. checkpoint: a file of your own; behind a
     tag it has that tag's activation and preprocessing, without one open_clip's default. classes: a file that names them, one a
-    line, or a JSON list; without one ImageNet's 1,000. template: a sentence with ``{}`` for the class's name, or a file of several,
-    one a line, whose embeddings are averaged. layer: the feature layer, where it is not to be found by itself.
+    line, or a JSON list; without one ImageNet's 1,000. template: a sentence with ``{}`` for the class's name, or a file of
+    several, one a line, or ``openai_80`` or ``openai_7``; embeddings of several are averaged. layer: the feature layer, where it
+    is not to be found by itself. size: side of the input where it is not the network's own, best a multiple of the patch's;
+    positions are interpolated.
     """
     spec = f"open_clip/{name}"
     architecture, _, tag = name.partition("/")
@@ -49,14 +53,16 @@ def open_clip_zoo(name: str, checkpoint: str = "", classes: str = "", template: 
     refuse_torchscript(path, known)
     found = read(path)
     listed, spoken, list_files = _classes(classes, found.classes)
-    templates, template_files = _templates(spec, template)
+    sentences, template_files = templates(spec, template)
     tokenizer, network = _tokenizer(spec, architecture), _network(spec, architecture, known)
     fit(network, converted(network, found), spec)
-    encode = functools.partial(_encode, network, tokenizer)
+    encode = Encoder(functools.partial(_encode, network, tokenizer), *_length(tokenizer))
     preprocessing, remark = _preprocessing(spec, network, known)
+    if size:
+        preprocessing = _resized(spec, network, preprocessing, size)
     card = _card(architecture, tag, found, known.get("hf_hub", "") if not checkpoint else "")
     files = (found.path, *list_files, *template_files)
-    prompts = fill(templates, spoken)
+    prompts = fill(sentences, spoken)
     return classifier(spec, network, encode, listed, prompts, preprocessing, layer, files, f"{card}{remark}")
 
 
@@ -69,20 +75,6 @@ def _classes(file: str, brought: tuple[str, ...]) -> tuple[ClassList, Sequence[s
     if not len(listed):
         raise XbenchError(f"{path} lists no classes; write one class a line, or a JSON list")
     return listed, listed.names, (path,) if file else ()
-
-
-def _templates(spec: str, template: str) -> tuple[list[str], tuple[Path, ...]]:
-    if "{}" in template:
-        return [template], ()
-    path = Path(template).expanduser()
-    if not path.is_file():
-        raise XbenchError(f"model {spec}: template {template!r} has no {{}} and is no file; write it like {EXAMPLE!r}")
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        fill(lines, ())
-    except (OSError, ValueError, XbenchError) as error:
-        raise XbenchError(f"cannot use the templates in {path}: {error}") from error
-    return lines, (path,)
 
 
 def _tokenizer(spec: str, architecture: str) -> Any:
@@ -128,6 +120,23 @@ def _encode(network: Any, tokenizer: Any, sentences: Sequence[str]) -> Tensor:
         return network.encode_text(tokens[:, :length])
     finally:
         network.positional_embedding, network.attn_mask = positions, mask
+
+
+def _length(tokenizer: Any) -> tuple[Callable[[str], int], int]:
+    """(how many tokens a sentence has, how many are read); 0 for tokenizers of other libraries."""
+    known = isinstance(tokenizer, open_clip.SimpleTokenizer)
+    return lambda sentence: len(tokenizer.encode(sentence)) + 2, tokenizer.context_length if known else 0
+
+
+def _resized(spec: str, network: Any, how: Preprocessing, size: int) -> Preprocessing:
+    tower = towers.of(network.visual)
+    if tower is None:
+        raise XbenchError(f"model {spec} is made for inputs of {how.size[0]} pixels only; leave size out")
+    if min(tower.grid((size, size))) < 2:
+        raise XbenchError(
+            f"model {spec}: an input of {size} pixels has no two places a side; choose at least {2 * tower.stride[0]}"
+        )
+    return dataclasses.replace(how, size=(size, size))
 
 
 def _need(spec: str, what: str, repository: str, files: Sequence[str]) -> Path | None:

@@ -11,6 +11,7 @@ from xbench.training.cards import Card
 from xbench.zero_shot import classifier, fill
 
 from ._classlists import _lines, _parse
+from ._templates import templates
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -24,9 +25,10 @@ def names() -> list[str]:
 def trained(checkpoint: str, template: str = "", prompts: str = "", classes: str = "", layer: str = "") -> Model:
     """What `xbench train` made, given by its folder, card or weights: ``trained@results/runs/train-mine``.
 
-    For a CLIP (task contrast): template says how prompts are made of class names, instead of the recipe's, such as
-    ``"a picture of a {}"``; classes is a file of other classes, one a line; prompts is the name of one of the recipe's own sets, or
-    a file with a JSON object, class -> list of sentences. layer: the feature layer, where it is not to be found by itself.
+    For a CLIP (task contrast): template says how prompts are made of class names, instead of the recipe's: ``"a picture of a
+    {}"``, a file of several, ``openai_80`` or ``openai_7``; classes is a file of other classes, one a line; prompts is the name of
+    one of the recipe's own sets, or a file with a JSON object, class -> list of sentences. layer: the feature layer, where it is
+    not to be found by itself.
     """
     return _open(f"trained@{checkpoint}", Path(checkpoint).expanduser(), template, prompts, classes, layer)
 
@@ -69,7 +71,8 @@ def _prompts(
         listed = known if tuple(sentences) == known.names else ClassList(tuple(sentences))
         return listed, tuple(sentences.values()), (path,)
     listed = _parse(_lines(Path(classes).expanduser())) if classes else known
-    return listed, fill([template or card.template], listed.names), (Path(classes).expanduser(),) if classes else ()
+    sentences, more = templates(id, template or card.template)
+    return listed, fill(sentences, listed.names), (*((Path(classes).expanduser(),) if classes else ()), *more)
 
 
 def _sentences(path: Path, known: str) -> dict[str, tuple[str, ...]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,12 +13,25 @@ from xbench.registry import registry
 from xbench.suite import Suite, Track
 
 TINY = Path(__file__).with_name("tiny.py")
+CLIPS = Path(__file__).with_name("tiny_clips.py")
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _tiny() -> None:
     registry.load(str(TINY))
+
+
+@pytest.fixture(scope="session")
+def clips() -> ModuleType:
+    """The module tiny_clips.py."""
+    pytest.importorskip("open_clip")
+    spec = importlib.util.spec_from_file_location("tiny_clips", CLIPS)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ RULES = (
     "reexplaining",
     "runner",
     "scoring",
+    "towers",
     "variations",
     "zero_shot",
 )

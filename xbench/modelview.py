@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from xbench import attention, features, folding, geometry
+from xbench import attention, features, folding, geometry, towers
 from xbench.classes import ClassList
 from xbench.data import Batch
 from xbench.errors import NotApplicable, XbenchError
@@ -65,7 +65,7 @@ class Model:
     files: the weights' files, by which a finished run and the gate can tell whether they changed.
     card: what it is, how it was trained, under which licence.
     prompts: of a model with the capability ``text``, the sentences whose mean embedding stands for a class; part of its identity.
-    encode_text: of such a model, sentences -> embeddings of length 1, float32 ``[n, D]``.
+    encode_text: of such a model, sentences -> embeddings of length 1, float32 ``[n, D]``; those asked for last are remembered.
     device, dtype: where and how it computes; ``bfloat16`` runs forward passes under autocast, ``-compiled`` those without gradients
     by torch.compile. Logits are float32 always.
 
@@ -131,6 +131,16 @@ class Model:
             why = " ".join(str(error).split())[:200]
             raise XbenchError(f"model {self.id} does not run compiled here ({why}); leave -compiled out of --dtype") from error
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Model inputs ``[B, 3, H, W]`` -> embeddings of length 1, float32 ``[B, D]``, without gradients. Of a CLIP."""
+        embed = getattr(self._folded, "embed", None)
+        assert embed is not None, "only a CLIP has embeddings"
+        with torch.inference_mode():
+            if self.dtype.startswith("float32"):
+                return embed(images)
+            with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+                return embed(images)
+
     @functools.cached_property
     def _folded(self) -> nn.Module:
         example = torch.zeros(1, 3, *self.preprocessing.size).to(self.device)
@@ -145,6 +155,11 @@ class Model:
             return network(images)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16):
             return network(images).float()
+
+    @functools.cached_property
+    def tower(self) -> towers.Tower | None:
+        """The image tower of a CLIP to look into, None where there is none of a known kind."""
+        return getattr(self.network, "tower", None)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -221,6 +236,59 @@ class ModelView:
     def input_gradients(self, batch: Batch) -> Tensor:
         """The gradient of the target's logit with respect to the input, ``[B, 3, H, W]``."""
         return self._gradients(self._pass(batch), batch.targets, "images")[0]
+
+    @property
+    def tower(self) -> towers.Tower:
+        """The image tower, for methods that need ``patch_tokens``."""
+        assert self.model.tower is not None, "a method that looks into the tower needs patch_tokens"
+        return self.model.tower
+
+    def seen(self, batch: Batch) -> towers.Seen:
+        """What enters each block of the image tower, and its answer, detached. From the shared pass."""
+        *streams, embedding = (found.detach().float() for found in self._pass(batch).seen)
+        return towers.Seen(tuple(streams), embedding, self.tower.grid(batch.size))
+
+    def texts(self, batch: Batch) -> Tensor:
+        """The embedding of each target, of length 1, ``[B, D]``; of all classes: ``network.texts``."""
+        return self.class_texts[batch.targets]
+
+    @property
+    def class_texts(self) -> Tensor:
+        """The embedding of each class, of length 1, ``[classes, D]``. Of a model with the capability ``text``."""
+        texts = self.network.texts
+        assert isinstance(texts, Tensor)
+        return texts
+
+    def sentences(self, sentences: Sequence[str]) -> Tensor:
+        """Embeddings of sentences, of length 1, ``[n, D]``, on the model's device; computed once for all batches of a run. What is
+        longer than the text tower reads is cut."""
+        assert self.model.encode_text is not None, "a method that reads sentences needs text"
+        return self.model.encode_text(sentences).to(self.model.device)
+
+    def embeddings(self, batch: Batch, images: Tensor) -> Tensor:
+        """Embeddings of pictures made from a batch, of the model's input size: float ``[n, 3, H, W]`` -> ``[n, D]``, of length 1.
+
+        In passes of the batch's shape, the last one padded; the items of the batch share the cost. For models with text.
+        """
+        size = len(batch)
+        found = []
+        self._inside = True
+        try:
+            for start in range(0, len(images), size):
+                some = images[start : start + size]
+                padded = torch.cat([some, some[:1].expand(size - len(some), -1, -1, -1)])
+                found.append(self.model.embed(padded.contiguous(memory_format=self.model.memory_format))[: len(some)])
+                if self.progress:
+                    self.progress(len(some))
+        finally:
+            self._inside = False
+        self._cost.forwards += len(images) / len(batch.items)
+        return torch.cat(found)
+
+    def charge(self, forwards: float = 0.0, backwards: float = 0.0) -> None:
+        """Add passes to the cost of the method that runs, of parts of the network that it computes itself."""
+        self._cost.forwards += forwards
+        self._cost.backwards += backwards
 
     def attention(self, batch: Batch) -> list[Tensor]:
         """Attention probabilities of every self-attention block over the tokens of the model's layout, the first block first.
@@ -335,6 +403,7 @@ class _Pass:
         self.given, self.images = images, images.detach().requires_grad_()
         self._layout = model.layout
         self._captured: list[Tensor] = []
+        self.seen: list[Tensor] = []
         self.maps: list[Tensor] = []
         with torch.enable_grad():
             if kind == "attention":
@@ -349,12 +418,16 @@ class _Pass:
         layers = [model.layer] if model.layout is not None else []
         handles = [layer.register_forward_hook(lambda _, __, output: self._captured.append(output)) for layer in layers]
         try:
-            self.logits = model(self.images)
+            with self._watched(model) as self.seen:
+                self.logits = model(self.images)
         finally:
             for handle in handles:
                 handle.remove()
         if model.layout is not None and (len(self._captured) != 1 or not isinstance(self._captured[0], Tensor)):
             raise XbenchError(f"model {model.id}: layer {model.feature_layer} must run once a pass and give one tensor")
+
+    def _watched(self, model: Model) -> AbstractContextManager[list[Tensor]]:
+        return model.tower.watched() if model.tower else nullcontext([])
 
     def _run_recorded(self, model: Model) -> None:
         assert model.layout is not None, "the model has no attention"

@@ -6,20 +6,26 @@ and the picture's embedding, times the temperature that CLIP learned.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xbench import towers
 from xbench.classes import ClassList
 from xbench.errors import XbenchError
 from xbench.modelview import CAPABILITIES, Model, Preprocessing
 
 Encode = Callable[[Sequence[str]], Tensor]
 SENTENCES = 64  # that a text tower reads at once
+SHOWN = 60  # characters of a sentence in an error
 EXAMPLES = 3  # prompts that a card shows
+REMEMBERED = 32  # lists of sentences whose embeddings are kept, such as a whole vocabulary's
 
 
 def fill(templates: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
@@ -51,6 +57,28 @@ def sentence_embeddings(encode: Encode, sentences: Sequence[str]) -> Tensor:
     return F.normalize(torch.cat(parts).float(), dim=-1)
 
 
+class Encoder:
+    """A text tower: sentences -> embeddings of length 1, float32 ``[n, D]``. What it was asked last is remembered.
+
+    encode: sentences -> embeddings of any length. count: the tokens of a sentence, with those that begin and end it. context: how
+    many of them the tower reads, and longer sentences are cut; 0 where that is not known.
+    """
+
+    def __init__(self, encode: Encode, count: Callable[[str], int] = len, context: int = 0) -> None:
+        self._count, self._context = count, context
+        self._remembered = functools.lru_cache(REMEMBERED)(lambda given: sentence_embeddings(encode, given))
+
+    def __call__(self, sentences: Sequence[str]) -> Tensor:
+        return self._remembered(tuple(sentences))
+
+    def check(self, sentences: Iterable[str]) -> None:
+        """Raises XbenchError for a sentence that would be cut: what it says at its end would not count."""
+        for sentence in sentences if self._context else ():
+            if (tokens := self._count(sentence)) > self._context:
+                shown = sentence if len(sentence) <= SHOWN else f"{sentence[:SHOWN]}..."
+                raise XbenchError(f"{shown!r} has {tokens} tokens, and the text tower reads {self._context}; shorten it")
+
+
 def text_embeddings(encode: Encode, prompts: Sequence[Sequence[str]]) -> Tensor:
     """One embedding of length 1 for each class, float32 ``[classes, D]``: the mean of its prompts' (prompt ensembling).
 
@@ -69,6 +97,7 @@ class ZeroShot(nn.Module):
 
     clip: has ``visual``, ``logit_scale`` and perhaps ``logit_bias``, as all models of open_clip; its text tower is left behind, so
     that copies and digests are cheap. texts: ``[classes, D]``, of length 1; a buffer, so that the weights' digest covers it.
+    Inputs may have another size than the tower's own where it is one that towers.py knows: its positions are interpolated then.
     """
 
     logit_scale: Tensor
@@ -83,18 +112,35 @@ class ZeroShot(nn.Module):
         self.register_buffer("logit_bias", None if bias is None else bias.detach().float())
         self.register_buffer("texts", texts.detach().float())
 
+    @property
+    def tower(self) -> towers.Tower | None:
+        """The image tower to look into, if it is of a kind that is known."""
+        return towers.of(self.visual)
+
     def forward(self, images: Tensor) -> Tensor:
-        found = self.visual(images)
-        features = found[0] if isinstance(found, tuple) else found  # CoCa's tower returns its tokens too
+        embeddings = self.embed(images)
         with torch.autocast(images.device.type, enabled=False):  # in bfloat16 logits of 25 would be off by 0.1
-            logits = self.logit_scale.exp() * F.normalize(features.float(), dim=-1) @ self.texts.T
+            logits = self.logit_scale.exp() * embeddings @ self.texts.T
             return logits if self.logit_bias is None else logits + self.logit_bias
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Pictures ``[B, 3, H, W]`` -> embeddings of length 1, float32 ``[B, D]``."""
+        tower = self.tower
+        resized = tower.resized((images.shape[-2], images.shape[-1])) if tower else {}
+        found = torch.func.functional_call(self.visual, resized, (images,)) if resized else self.visual(images)
+        features = found[0] if isinstance(found, tuple) else found  # CoCa's tower returns its tokens too
+        return F.normalize(features.float(), dim=-1)
+
+    def cosines(self, logits: Tensor) -> Tensor:
+        """What logits were before temperature and bias, in [-1, 1]."""
+        shifted = logits if self.logit_bias is None else logits - self.logit_bias
+        return shifted / self.logit_scale.exp()
 
 
 def classifier(
     id: str,
     clip: nn.Module,
-    encode: Encode,
+    encode: Encode | Encoder,
     classes: ClassList,
     prompts: Sequence[Sequence[str]],
     preprocessing: Preprocessing,
@@ -102,32 +148,53 @@ def classifier(
     files: tuple[Path, ...] = (),
     card: str = "",
 ) -> Model:
-    """A Model with the capability ``text``. clip: see ZeroShot. encode: sentences -> ``[n, D]``, by the same clip, which is put in
-    evaluation mode. prompts: for each class; see ``fill``. The card is extended by what the classes are called.
+    """A Model with the capability ``text``, and ``patch_tokens`` where its tower can be opened (towers.py).
+
+    clip: see ZeroShot. encode: sentences -> ``[n, D]``, by the same clip, which is put in evaluation mode. prompts: for each class;
+    see ``fill``. The card is extended by what the classes are called.
 
     Raises:
-        XbenchError: there are no classes, or prompts for another number of them.
+        XbenchError: there are no classes, prompts for another number of them, or one that is longer than the text tower reads.
     """
     sentences = tuple(map(tuple, prompts))
     if len(sentences) != len(classes):
         raise XbenchError(f"model {id} has {len(classes)} classes and prompts for {len(sentences)}; give each class its own")
     clip.eval().requires_grad_(False)
+    encoder = encode if isinstance(encode, Encoder) else Encoder(encode)
     try:
-        texts = text_embeddings(encode, sentences)
+        encoder.check(sentence for own in sentences for sentence in own)
+        texts = text_embeddings(encoder, sentences)
     except XbenchError as error:
         raise XbenchError(f"model {id}: {error}") from error
+    network = ZeroShot(clip, texts)
     return Model(
         id,
-        ZeroShot(clip, texts),
+        network,
         preprocessing,
         classes,
         layer,
-        CAPABILITIES | {"text"},
+        CAPABILITIES | {"text"} | ({"patch_tokens"} if network.tower else set()),
         files,
         f"{card} {_described(sentences)}".strip(),
         prompts=sentences,
-        encode_text=lambda given: sentence_embeddings(encode, given),
+        encode_text=encoder,
     )
+
+
+def retold(model: Model, classes: ClassList, prompts: Sequence[Sequence[str]]) -> Model:
+    """The same CLIP, asked about other classes. prompts: for each class its sentences.
+
+    Raises:
+        XbenchError: the model is no CLIP, a class has no prompt, or one is longer than the text tower reads.
+    """
+    if model.encode_text is None or not isinstance(model.network, ZeroShot):
+        raise XbenchError(f"model {model.id} has no text; a sentence needs a CLIP, such as scenes/clip")
+    sentences = tuple(map(tuple, prompts))
+    if isinstance(model.encode_text, Encoder):
+        model.encode_text.check(sentence for own in sentences for sentence in own)
+    network = copy.copy(model.network)
+    network._buffers = {**network._buffers, "texts": text_embeddings(model.encode_text, sentences).to(network.texts)}
+    return replace(model, network=network, classes=classes, prompts=sentences)
 
 
 def _described(prompts: tuple[tuple[str, ...], ...]) -> str:

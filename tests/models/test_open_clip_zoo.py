@@ -22,7 +22,7 @@ open_clip = pytest.importorskip("open_clip")
 from open_clip import factory, pretrained  # noqa: E402
 from xbench.models import _clip_weights, open_clip_zoo  # noqa: E402
 
-TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+TEXT = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
 VIT = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
 CONFIGS = {
     "tiny-vit": {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": TEXT},
@@ -107,7 +107,7 @@ def pictures(side=32, count=2):
 
 def logits(net, prompts, images, tokenizer=None):
     """The formula, with open_clip's own encoders."""
-    tokenizer = tokenizer or open_clip.SimpleTokenizer(context_length=16)
+    tokenizer = tokenizer or open_clip.SimpleTokenizer(context_length=24)
     with torch.no_grad():
         texts = []
         for sentences in prompts:
@@ -169,7 +169,7 @@ def test_sentences_are_embedded_as_open_clip_does(tmp_path, classes):
     model = load(f'open_clip/tiny-vit@{save(net, tmp_path / "mine.pt")}(classes="{classes}")')
     sentences = [f"number {i}" for i in range(70)]
     with torch.no_grad():
-        wanted = net.encode_text(open_clip.SimpleTokenizer(context_length=16)(sentences), normalize=True)
+        wanted = net.encode_text(open_clip.SimpleTokenizer(context_length=24)(sentences), normalize=True)
     assert torch.allclose(model.encode_text(sentences), wanted, atol=1e-6)
 
 
@@ -177,14 +177,14 @@ def test_sentences_are_embedded_as_open_clip_does(tmp_path, classes):
 def test_the_text_tower_reads_no_more_than_it_must(monkeypatch, text):
     monkeypatch.setitem(CONFIGS["tiny-vit"], "text_cfg", TEXT | text)
     torch.manual_seed(0)
-    net, tokenizer = open_clip.CLIP(**CONFIGS["tiny-vit"]).eval(), open_clip.SimpleTokenizer(context_length=16)
+    net, tokenizer = open_clip.CLIP(**CONFIGS["tiny-vit"]).eval(), open_clip.SimpleTokenizer(context_length=24)
     state, seen = copy.deepcopy(net.state_dict()), []
     net.transformer.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
     for sentences in (["a cat"], ["a cat", "one two three", ""], ["word " * 99, "a cat"]):
         with torch.no_grad():
             whole = net.encode_text(tokenizer(sentences))
             assert torch.allclose(open_clip_zoo._encode(net, tokenizer, sentences), whole, atol=1e-5)
-    assert seen == ([16, 4, 16, 5, 16, 16] if not text else [16] * 6)
+    assert seen == ([24, 4, 24, 5, 24, 24] if not text else [24] * 6)
     assert all(torch.equal(state[k], v) for k, v in net.state_dict().items())
     assert net.encode_text(tokenizer(["a cat"])).shape == (1, 24)
 
@@ -408,7 +408,7 @@ def test_tokenizers_of_transformers_come_from_the_cache(offline, tmp_path, class
 
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(AutoTokenizer=Words))
     model = load(spec)
-    wanted = logits(net, PROMPTS, pictures(), lambda texts: Words("my/words", True)(texts, 16).input_ids)
+    wanted = logits(net, PROMPTS, pictures(), lambda texts: Words("my/words", True)(texts, 24).input_ids)
     with torch.no_grad():
         assert torch.allclose(model(pictures()), wanted, atol=1e-4)
 

@@ -8,7 +8,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import safetensors
 import safetensors.torch
@@ -21,7 +21,18 @@ from xbench.registry import registry
 from xbench.training import initial
 from xbench.training.recipes import ClipNetwork, Network
 
-Tokenize = Callable[[Sequence[str]], Tensor]
+
+class Tokenizer(Protocol):
+    """Sentences -> int64 ``[n, context_length]``, those that are longer cut."""
+
+    context_length: int
+
+    def __call__(self, sentences: Sequence[str]) -> Tensor: ...
+
+    def encode(self, sentence: str) -> list[int]:
+        """Without the tokens that begin and end it."""
+
+
 FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
@@ -45,13 +56,14 @@ def build(table: Network, classes: int, size: int) -> nn.Module:
         raise XbenchError(f"timm does not build {table.timm} with {table.arguments}: {error}; mend [network]") from error
 
 
-def tokenizer(table: ClipNetwork) -> Tokenize:
+def tokenizer(table: ClipNetwork) -> Tokenizer:
     """CLIP's own tokenizer, as long as the text tower reads: sentences -> int64 ``[n, context_length]``."""
     known = _open_clip()
-    return known.SimpleTokenizer(context_length=known.model.CLIPTextCfg(**table.text).context_length)
+    found: Tokenizer = known.SimpleTokenizer(context_length=known.model.CLIPTextCfg(**table.text).context_length)
+    return found
 
 
-def text_encoder(clip: nn.Module, tokenize: Tokenize) -> Callable[[Sequence[str]], Tensor]:
+def text_encoder(clip: nn.Module, tokenize: Tokenizer) -> Callable[[Sequence[str]], Tensor]:
     """Sentences -> embeddings ``[n, D]``, on the device where the network is then."""
     encode = cast(Any, clip).encode_text
     return lambda sentences: encode(tokenize(list(sentences)).to(next(clip.parameters()).device))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
@@ -16,6 +16,7 @@ from xbench.store import write
 from xbench.training import networks
 from xbench.training.cards import Card
 from xbench.training.recipes import ClipNetwork
+from xbench.zero_shot import Encoder
 
 
 def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -63,7 +64,10 @@ def network(card: Card, weights: Path) -> nn.Module:
     return built.eval()
 
 
-def encoder(card: Card, clip: nn.Module) -> Callable[[Sequence[str]], Tensor]:
+def encoder(card: Card, clip: nn.Module) -> Encoder:
     """Sentences -> embeddings, by the text tower of a CLIP with its card's tokenizer."""
     assert isinstance(card.network, ClipNetwork)
-    return networks.text_encoder(clip, networks.tokenizer(card.network))
+    tokenize = networks.tokenizer(card.network)
+    return Encoder(
+        networks.text_encoder(clip, tokenize), lambda sentence: len(tokenize.encode(sentence)) + 2, tokenize.context_length
+    )
