@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from xbench import Batch, ModelView, XbenchError, method
+from xbench.maps import min_max
 from xbench.towers import Block
 
 from .itsm import TOKENS
@@ -24,8 +25,8 @@ def clip_surgery(model: ModelView, batch: Batch, blocks: int = 6) -> Tensor:
     """Both surgeries. The map of a class depends on all classes of the model; with a single one it is ``clip_surgery_single``.
 
     With c_jn the cosine of place j and text n, and w_n = p_n / mean(p), p the softmax over the texts of twice the cosine with the
-    whole picture: w_n c_jn - mean over m of w_m c_jm. blocks: how many of the last are operated on, six of twelve there; a ResNet
-    has its attention pool. [B, h, w], signed.
+    whole picture: w_n c_jn - mean over m of w_m c_jm, from 0 to 1 over the places. blocks: how many of the last are operated on,
+    six of twelve there; a ResNet has its attention pool. [B, h, w], unsigned.
 
     Raises:
         XbenchError: the tower has fewer blocks.
@@ -39,20 +40,20 @@ def clip_surgery(model: ModelView, batch: Batch, blocks: int = 6) -> Tensor:
     weights = probabilities / probabilities.mean(dim=-1, keepdim=True)
     weighted = (places @ texts.T) * weights[:, None, None]
     chosen = batch.targets[:, None, None, None].expand(*weighted.shape[:3], 1)
-    return weighted.gather(3, chosen)[..., 0] - weighted.mean(dim=-1)
+    return min_max(weighted.gather(3, chosen)[..., 0] - weighted.mean(dim=-1))
 
 
 @method("clip_surgery_single", needs=TOKENS, cite="li2025clipsurgery")
 def clip_surgery_single(model: ModelView, batch: Batch, blocks: int = 6) -> Tensor:
     """Architecture surgery, and of the text what the empty sentence has too is taken away: it depends on no other class.
 
-    The product of each place with (text - empty sentence), all of length 1. [B, h, w], signed.
+    The product of each place with (text - empty sentence), all of length 1, from 0 to 1 over the places. [B, h, w], unsigned.
 
     Raises:
         XbenchError: the tower has fewer blocks.
     """
     places = F.normalize(_places(model, batch, blocks), dim=-1)
-    return (places * (model.texts(batch) - model.sentences([""]))[:, None, None]).sum(dim=-1)
+    return min_max((places * (model.texts(batch) - model.sentences([""]))[:, None, None]).sum(dim=-1))
 
 
 def _places(model: ModelView, batch: Batch, blocks: int) -> Tensor:

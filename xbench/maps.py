@@ -53,6 +53,15 @@ class Ranking:
     ranks: Tensor
 
 
+def min_max(maps: Tensor) -> Tensor:
+    """Each of the maps ``[B, h, w]`` from 0 at its lowest value to 1 at its highest; a constant one is 0.
+
+    What methods for CLIP end with; it hides how similar places and text are at all.
+    """
+    low, high = (f(maps, dim=(1, 2), keepdim=True) for f in (torch.amin, torch.amax))
+    return torch.where(high > low, (maps - low) / (high - low), 0.0)
+
+
 def _descending(values: Tensor) -> Tensor:
     """Indices of float32 ``[n]`` from largest to smallest, equal values in their given order.
 

@@ -173,15 +173,19 @@ def blocks(model, wanted=2):
     return min(wanted, len(model.network.tower.blocks))
 
 
+def spread(map_):
+    return (map_ - map_.min()) / (map_.max() - map_.min())
+
+
 def reference(name, model, batch, clips):
     found = []
     for item, target in zip(batch.images, batch.targets.tolist(), strict=True):
         text = model.network.texts[target].double()
         one = {
-            "itsm": lambda: plain_itsm(model, item, text),
-            "itsm_reversed": lambda: -plain_itsm(model, item, text),
-            "clip_surgery": lambda: plain_surgery(model, item, target, 2),
-            "clip_surgery_single": lambda: plain_single(model, item, target, 2, clips.embedding("")),
+            "itsm": lambda: spread(plain_itsm(model, item, text)),
+            "itsm_reversed": lambda: 1 - spread(plain_itsm(model, item, text)),
+            "clip_surgery": lambda: spread(plain_surgery(model, item, target, 2)),
+            "clip_surgery_single": lambda: spread(plain_single(model, item, target, 2, clips.embedding(""))),
             "grad_eclip": lambda: plain_grad_eclip(model, item, text, 1),
             "mmel": lambda: plain_grad_eclip(model, item, text, blocks(model)),
         }[name]
@@ -205,7 +209,9 @@ def test_each_method_agrees_with_its_plain_form(name, model, clips):
     wanted = reference(name, model, batch, clips)
     assert found.shape == wanted.shape
     assert wanted.std() > 1e-4
-    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max().clamp(min=1)))
+    # The pool's places are nearly alike after surgery, and what sets them apart is spread from 0 to 1 in single precision.
+    tolerance = 1e-3 if name.startswith("clip_surgery") and wanted.shape[1] == 2 else 1e-5
+    assert torch.allclose(found, wanted, rtol=1e-4, atol=tolerance * float(wanted.abs().max().clamp(min=1)))
 
 
 MUTANTS = {
@@ -222,7 +228,7 @@ MUTANTS = {
     "no ReLU": ("grad_eclip", ".relu()", ""),
     "negative sign": ("grad_eclip", ".relu()", ".neg().relu()"),
     "lengths left in": ("itsm", "F.normalize(tokens, dim=-1)", "tokens"),
-    "not reversed": ("itsm_reversed", "return -itsm", "return itsm"),
+    "not reversed": ("itsm_reversed", "return 1 - itsm", "return itsm"),
 }
 
 

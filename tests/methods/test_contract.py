@@ -24,6 +24,8 @@ CHEAP = {
     "gradient_shap": "gradient_shap(n=3)",
     "integrated_gradients": "integrated_gradients(steps=3)",
     "occlusion": "occlusion(window=64, stride=32)",
+    "clip_surgery": "clip_surgery(blocks=2)",
+    "clip_surgery_single": "clip_surgery_single(blocks=2)",
 }
 GRADCAM = ["AblationCAM", "FullGrad", "GradCAM", "ScoreCAM"]
 
@@ -76,8 +78,11 @@ def a_transformer() -> nn.Module:
 NETWORKS = {"block": (Block, "norm"), "chain": (Chain, "4"), "transformer": (a_transformer, "")}
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(params=[*NETWORKS, "clip"])
 def model(request):
+    if request.param == "clip":
+        clips = request.getfixturevalue("clips")
+        return clips.model(clips.vision(), tuple("abcde"))
     make, layer = NETWORKS[request.param]
     with torch.random.fork_rng():
         torch.manual_seed(0)

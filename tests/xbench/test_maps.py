@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from xbench.errors import XbenchError
-from xbench.maps import TIE_ORDERS, SaliencyMap, _descending, resize, validated
+from xbench.maps import TIE_ORDERS, SaliencyMap, _descending, min_max, resize, validated
 
 # Integers keep strictly increasing float transforms strictly increasing.
 grids = hnp.arrays("int16", (4, 5), elements=st.integers(-50, 50)).map(lambda a: torch.from_numpy(a.copy()).float())
@@ -107,3 +107,8 @@ def test_half_precision_is_accepted_and_detached():
     maps = torch.ones(4, 3, 3, dtype=torch.bfloat16, requires_grad=True)
     assert validated(maps, 4, 3, (8, 8), "m").dtype == torch.float32
     assert not validated(maps, 4, 3, (8, 8), "m").requires_grad
+
+
+def test_min_max_spreads_each_map_by_itself_and_leaves_a_constant_one_empty():
+    found = min_max(torch.tensor([[[1.0, 3.0], [2.0, 1.5]], [[-4.0, 0.0], [-1.0, -2.0]], [[7.0, 7.0], [7.0, 7.0]]]))
+    assert found.tolist() == [[[0.0, 1.0], [0.5, 0.25]], [[0.0, 1.0], [0.75, 0.5]], [[0.0, 0.0], [0.0, 0.0]]]
