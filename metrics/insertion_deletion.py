@@ -14,13 +14,13 @@ Other implementations differ: RISE takes 224 * 8 pixels a step, some leave out a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 
-from xbench import Curve, SaliencyMap, Score, Spec, metric
-from xbench.probing import check_substrate
+from xbench import Curve, SaliencyMap, Score, Spec, XbenchError, metric
+from xbench.probing import check_output, check_substrate
 
 from ._curves import AXES, RISE_STEPS, area, check_steps, counts, mean_curve
 
@@ -32,24 +32,33 @@ AREA = (-0.5, 1.5)  # [0, 1] if exact; an estimate from k strata is at most 1 / 
 
 @dataclass(frozen=True)
 class _Curve:
-    """steps: ``exact(n)`` or ``stratified(k)``. substrate: what stands in for a removed pixel (see xbench.probing.SUBSTRATES)."""
+    """steps: ``exact(n)`` or ``stratified(k)``. substrate: what stands in for a removed pixel (see xbench.probing.SUBSTRATES).
+
+    output: what of the target is measured, its ``probability``, ``logit``, or of a CLIP its ``cosine``.
+    """
 
     steps: Spec = RISE_STEPS
     substrate: str = "zero"
+    output: str = field(default="probability", kw_only=True)
     inserting: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_substrate(self.substrate)
+        check_output(self.output)
         check_steps(self.steps, "exact", "stratified")
 
     def plan(self, map_: SaliencyMap) -> list[Curve]:
         """One curve per order of the map: one, or several whose mean is the expectation over ties of a constant map."""
         replaced = self._replaced(map_)
         ends = (self.substrate, "image") if self.inserting else ("image", self.substrate)
-        return [Curve(ranking, replaced, *ends) for ranking in map_.rankings]
+        return [Curve(ranking, replaced, *ends, self.output) for ranking in map_.rankings]
+
+    @property
+    def range(self) -> tuple[float, float]:
+        return AREA if self.output == "probability" else ANY
 
     def score(self, map_: SaliencyMap, responses: list[Tensor]) -> Score:
-        """The area under the mean curve, in [0, 1] if exact; the vector is the curve itself."""
+        """The area under the mean curve, of probabilities in [0, 1] if exact; the vector is the curve itself."""
         curve = mean_curve(responses)
         return Score(area(self.steps, curve, self._replaced(map_)), tuple(curve.tolist()))
 
@@ -58,6 +67,11 @@ class _Curve:
 
 
 class _Normalised(_Curve):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output != "probability":  # a least drop of logits or cosines would be another one for every model
+            raise XbenchError(f"normalised insertion and deletion are of probabilities; ask for insertion(output={self.output})")
+
     def score(self, map_: SaliencyMap, responses: list[Tensor]) -> Score:
         """The area between the end points; the vector is the curve itself, raw."""
         raw = super().score(map_, responses)

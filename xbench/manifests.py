@@ -47,7 +47,7 @@ def describe(
                 "metric": metric.name,
                 "version": info.version,
                 "direction": info.direction,
-                "range": [None if abs(v) == float("inf") else v for v in info.range],
+                "range": [None if abs(v) == float("inf") else v for v in metric.range],
                 "chance": info.chance,
                 "reduce": info.reduce,
                 "group": info.group,

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from xbench.classes import ClassList
 from xbench.data import Batch
 from xbench.errors import NotApplicable, XbenchError
 from xbench.features import Layout
-from xbench.probing import Blends, Prober, Request
+from xbench.probing import COSINE, OUTPUTS, Blends, Prober, Request
 
 Dtype = Literal["float32", "bfloat16", "float32-compiled", "bfloat16-compiled"]
 CAPABILITIES = frozenset({"feature_maps", "gradients", "attention"})  # looked for in every network
@@ -160,6 +160,12 @@ class Model:
     def tower(self) -> towers.Tower | None:
         """The image tower of a CLIP to look into, None where there is none of a known kind."""
         return getattr(self.network, "tower", None)
+
+    @property
+    def outputs(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """What of its logits ``[B, classes]`` metrics can ask for, by name."""
+        cosines = getattr(self.network, "cosines", None)
+        return {**OUTPUTS, COSINE: cosines} if cosines else OUTPUTS
 
     @functools.cached_property
     def digest(self) -> str:
@@ -330,7 +336,8 @@ class ModelView:
         if at_home and self._prober is not None:
             return self._prober
         count = len(batch.items)
-        made = Prober(self.model.infer, batch.images[:count], batch.targets[:count], len(batch), self.progress)
+        asked = (self.model.infer, batch.images[:count], batch.targets[:count], len(batch), self.progress)
+        made = Prober(*asked, self.model.outputs)
         if at_home:
             self._home, self._prober = batch.images, made
         return made

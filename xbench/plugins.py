@@ -175,6 +175,13 @@ class Metric(Bound):
         assert isinstance(self.plugin.info, MetricInfo)
         return self.plugin.info
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """Bounds of a value with these parameters: those of its class's ``range`` where it has one."""
+        made = self() if inspect.isclass(self.plugin.make) else None
+        found: tuple[float, float] = getattr(made, "range", self.info.range)
+        return found
+
 
 class BoundDataset(Bound):
     """A bound dataset: calling it builds the Dataset."""

@@ -1,16 +1,16 @@
 """Perturbation: lazy requests of all metrics, methods and images become full forward batches. The only place that perturbs.
 
-A Request asks for the target's probability on some pictures made from one item's input. A Curve replaces pixels of a *start*
-picture by those of an *end* picture, in an order; Weighted shows the picture through a map; Hidden takes regions away; metrics may
-bring their own. Blends, which methods ask for, show many items through the same soft masks. Substrates are named pictures made from
-the item's own input, so that end points (the clean picture, the blurred one, ...) are computed once for all methods and metrics;
-equal requests are answered once. No perturbed picture exists before the batch it is packed into.
+A Request asks for the target's probability, or another output, on some pictures made from one item's input. A Curve replaces
+pixels of a *start* picture by those of an *end* picture, in an order; Weighted shows the picture through a map; Hidden takes
+regions away; metrics may bring their own. Blends, which methods ask for, show many items through the same soft masks. Substrates
+are named pictures made from the item's own input, so that end points (the clean picture, the blurred one, ...) are computed once
+for all methods and metrics; equal requests are answered once. No perturbed picture exists before the batch it is packed into.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -27,7 +27,9 @@ T = TypeVar("T")
 
 
 class Request(ABC):
-    """The target's probability on ``points`` pictures of one batch row. Frozen and hashable: equal ones are answered once."""
+    """The model's answer on ``points`` pictures of one batch row. Frozen and hashable: equal ones are answered once."""
+
+    output: str = "probability"  # what of the answer: one of OUTPUTS
 
     @property
     @abstractmethod
@@ -70,6 +72,7 @@ class Curve(Along):
 
     start: str
     end: str
+    output: str = "probability"
 
     def plain(self, point: int) -> str | None:
         count = self.counts[point]
@@ -192,6 +195,19 @@ SUBSTRATES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "probability": lambda logits: logits.softmax(dim=1),
+    "logit": lambda logits: logits,
+}
+COSINE = "cosine"  # of picture and text: of CLIPs, before their temperature
+
+
+def check_output(name: str) -> None:
+    """Raises XbenchError for a name that is neither in OUTPUTS nor COSINE."""
+    if name not in (*OUTPUTS, COSINE):
+        raise XbenchError(f"unknown output {name!r}{did_you_mean(name, (*OUTPUTS, COSINE))}")
+
+
 def check_substrate(name: str) -> None:
     """Raises XbenchError for a name that is not in SUBSTRATES."""
     if name not in SUBSTRATES:
@@ -236,6 +252,8 @@ class Prober:
     model: images ``[B, 3, H, W]`` -> logits. inputs: ``[n, 3, H, W]``, the items' model inputs. targets: ``[n]``. Each forward pass
     has exactly ``batch_size`` pictures: a last short one is padded, so an answer does not depend on what it was packed with.
 
+    outputs: what of the logits ``[B, classes]`` can be asked for, by name.
+
     progress is told the number of pictures after every forward pass.
 
     Attributes:
@@ -249,22 +267,30 @@ class Prober:
         targets: Tensor,
         batch_size: int,
         progress: Callable[[int], None] | None = None,
+        outputs: Mapping[str, Callable[[Tensor], Tensor]] = OUTPUTS,
     ) -> None:
-        self.model, self.inputs, self.targets, self.batch_size = model, inputs, targets, batch_size
+        self.model, self.inputs, self.targets, self.batch_size, self.outputs = model, inputs, targets, batch_size, outputs
         self._progress = progress
         self.rows = len(inputs)
         self.forwards = 0
         self._pictures = Pictures(inputs)
-        self._ends: dict[tuple[int, str], float] = {}  # (row, substrate) -> probability of the untouched picture
+        self._ends: dict[tuple[int, str], dict[str, float]] = {}  # (row, substrate) -> outputs of the untouched picture
         format_ = torch.channels_last if inputs.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         self._buffer = inputs.new_empty(batch_size, *inputs.shape[1:]).to(memory_format=format_)
 
     def run(self, requests: Sequence[Request | Blends]) -> list[Tensor]:
-        """The target's softmax probability, on the CPU: float64 ``[points]`` per Request, ``[rows, masks]`` per Blends."""
+        """The target's output, on the CPU: float64 ``[points]`` per Request; ``[rows, masks]`` per Blends, of probabilities.
+
+        Raises:
+            XbenchError: an output that the model does not have.
+        """
         single = iter(self._single([r for r in requests if isinstance(r, Request)]))
         return [self._through(request) if isinstance(request, Blends) else next(single) for request in requests]
 
     def _single(self, requests: Sequence[Request]) -> list[Tensor]:
+        for request in requests:
+            if request.output not in self.outputs:
+                raise XbenchError(f"the model has no {request.output}, which CLIPs have; ask for {' or '.join(self.outputs)}")
         answers = [torch.empty(request.points, dtype=torch.float64) for request in requests]
         ends: dict[tuple[int, str], list[tuple[int, int]]] = {}
         jobs: list[tuple[int, int]] = []  # (request, point) that need a perturbed picture
@@ -283,12 +309,12 @@ class Prober:
                 self._ends[key] = value
         for key, places in ends.items():
             for r, p in places:
-                answers[r][p] = self._ends[key]
+                answers[r][p] = self._ends[key][requests[r].output]
         for batch in _chunks(jobs, self.batch_size):
             for slot, (r, p) in enumerate(batch):
                 requests[r].draw(p, self._pictures, self._buffer[slot])
-            for (r, p), value in zip(batch, self._forward([requests[r].row for r, _ in batch]), strict=True):
-                answers[r][p] = value
+            for (r, p), values in zip(batch, self._forward([requests[r].row for r, _ in batch]), strict=True):
+                answers[r][p] = values[requests[r].output]
         return answers
 
     def _through(self, request: Blends) -> Tensor:
@@ -302,20 +328,21 @@ class Prober:
                 mask, row = masks if masks.ndim == 2 else masks[k], request.rows[k]
                 torch.lerp(self._pictures.of(request.substrate, row), self.inputs[row], mask, out=self._buffer[slot])
             rows = [request.rows[k] for _, k in batch]
-            for (i, k), value in zip(batch, self._forward(rows), strict=True):
-                answers[k, i] = value
+            for (i, k), values in zip(batch, self._forward(rows), strict=True):
+                answers[k, i] = values["probability"]
         return answers
 
-    def _forward(self, rows: list[int]) -> list[float]:
-        """Evaluate the first len(rows) pictures of the buffer; the rest repeats one, so that no shape but one is ever run."""
+    def _forward(self, rows: list[int]) -> list[dict[str, float]]:
+        """Outputs of the first len(rows) pictures of the buffer, by name; the rest repeats one, so that no shape but one is run."""
         self._buffer[len(rows) :] = self._buffer[0]
         with torch.inference_mode():
-            probabilities = self.model(self._buffer).softmax(dim=1)
+            logits = self.model(self._buffer)
         self.forwards += len(rows)
         if self._progress:
             self._progress(len(rows))
-        values: list[float] = probabilities[: len(rows)].gather(1, self.targets[rows][:, None])[:, 0].tolist()
-        return values
+        targets = self.targets[rows][:, None]
+        found = {name: of(logits)[: len(rows)].gather(1, targets)[:, 0].tolist() for name, of in self.outputs.items()}
+        return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
 
 
 def _chunks(jobs: list[T], size: int) -> list[list[T]]:

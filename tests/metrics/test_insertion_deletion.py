@@ -12,6 +12,7 @@ from xbench.metrics._curves import area
 from xbench.data import generator
 from xbench.errors import XbenchError
 from xbench.maps import SaliencyMap
+from xbench.modelview import ModelView
 from xbench.probing import Prober
 from xbench.registry import registry
 from xbench.specs import Spec
@@ -203,6 +204,39 @@ def test_stratified_needs_twenty_times_fewer_forwards(linear):
 def test_wrong_steps_are_named(steps):
     with pytest.raises(XbenchError, match="is not a protocol of a curve"):
         registry.metric(f"deletion(steps={steps})")()
+
+
+@pytest.mark.parametrize("output", ["probability", "logit", "cosine"])
+def test_outputs_of_a_clip_are_areas_under_its_own_answers(output, clips):
+    """On a CLIP, against its answers on pictures made one by one."""
+    model = clips.model(clips.vision())
+    batch = clips.batch(model, targets=(1,))
+    map_ = SaliencyMap(torch.rand(4, 4, generator=torch.Generator().manual_seed(0)), (32, 32), 0, "s")
+    metric = registry.metric(f"deletion(steps=exact(4), output={output})")()
+    found = metric.score(map_, ModelView(model).prober(batch).run(metric.plan(map_)))
+    (ranking,), values = map_.rankings, []
+    for step in range(5):
+        picture = torch.where(ranking.ranks < 1024 * step // 4, 0.0, batch.images[0])
+        with torch.no_grad():
+            embedding = torch.nn.functional.normalize(model.network.visual(picture[None])[0], dim=0)
+        cosines = (model.network.texts @ embedding).double()
+        logits = cosines * float(model.network.logit_scale.exp())
+        values.append({"probability": logits.softmax(dim=0), "logit": logits, "cosine": cosines}[output][1].item())
+    assert found.vector == pytest.approx(values, abs=1e-4 if output == "logit" else 1e-5)
+    assert found.value == pytest.approx((sum(values) - values[0] / 2 - values[-1] / 2) / 4, abs=1e-4)
+
+
+def test_ranges_are_those_of_the_output():
+    assert registry.metric("deletion").range == (-0.5, 1.5)
+    assert registry.metric("deletion(output=logit)").range == (float("-inf"), float("inf"))
+    assert registry.metric("relevance_mass").range == (0, 1)
+
+
+def test_wrong_outputs_are_named():
+    with pytest.raises(XbenchError, match="unknown output 'logits'; did you mean 'logit'"):
+        registry.metric("deletion(output=logits)")()
+    with pytest.raises(XbenchError, match=r"are of probabilities; ask for insertion\(output=logit\)"):
+        registry.metric("deletion_normalised(output=logit)")()
 
 
 def test_unknown_substrate_is_named():

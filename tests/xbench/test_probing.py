@@ -1,5 +1,6 @@
 """The prober against the plainest loop that can be written, and the promise that packing changes no bit."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 from xbench.errors import XbenchError
 from xbench.maps import SaliencyMap
-from xbench.probing import SUBSTRATES, Curve, Hidden, Prober, Request, _rise_taps, substrate
+from xbench.probing import OUTPUTS, SUBSTRATES, Curve, Hidden, Prober, Request, _rise_taps, substrate
 from xbench.registry import registry
 
 
@@ -51,6 +52,26 @@ def test_equals_the_plain_loop(network, inputs):
     for curve, answer in zip(requests, answers, strict=True):
         row = curve.ranking.row
         assert answer.tolist() == pytest.approx(plain(network, inputs[row], int(targets[row]), curve), abs=1e-6)
+
+
+def test_each_output_is_that_of_the_same_pictures_in_one_pass(network, inputs):
+    targets, (first, *_) = torch.tensor([0, 3, 4]), curves(inputs)
+    asked = [dataclasses.replace(first, output=output) for output in ("probability", "logit", "cosine")]
+    prober = Prober(network, inputs, targets, 5, outputs={**OUTPUTS, "cosine": lambda logits: logits / 4})
+    probabilities, logits, cosines = prober.run(asked)
+    (plainly,) = Prober(network, inputs, targets, 5).run([asked[0]])
+    assert torch.equal(probabilities, plainly)
+    with torch.no_grad():
+        whole = network(inputs[:1])[0, 0]
+    assert float(logits[0]) == pytest.approx(float(whole), abs=1e-6)
+    assert torch.allclose(cosines, logits / 4)
+    assert (logits.diff().abs() > 1e-3).all()
+
+
+def test_an_output_that_the_model_does_not_have_is_named(network, inputs):
+    asked = dataclasses.replace(curves(inputs)[0], output="cosine")
+    with pytest.raises(XbenchError, match="the model has no cosine, which CLIPs have; ask for probability or logit"):
+        Prober(network, inputs, torch.tensor([0, 3, 4]), 5).run([asked])
 
 
 def test_companions_and_order_change_no_bit(network, inputs):
