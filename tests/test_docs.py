@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from xbench import suite, workflow
+from xbench import suite, wordnet, workflow
 from xbench.cli import app
 from xbench.registry import registry
 from xbench.suite import Suite, Track
@@ -177,3 +177,14 @@ def test_the_networks_of_the_page_are_those_that_ship():
         for test, figures in card.held_out.items():
             for figure in figures.values():
                 assert f"{100 * figure.value:.1f} %" in line, (name, test)
+
+
+def test_what_the_wordnet_page_says_is_so():
+    (code,) = blocks("wordnet.md", "python")
+    exec(code, {})
+
+
+def test_the_wordnet_page_counts_what_ships():
+    text, graph = (DOCS / "wordnet.md").read_text(encoding="utf-8"), wordnet.compact()
+    assert f"has {len(graph):,} of" in text
+    assert f"{wordnet.NOUNS:,}" in text

@@ -13,6 +13,7 @@ from xbench.datasets import _birds, _drawing, _figures, _vocabulary, _worlds
 
 from xbench import XbenchError
 from xbench.registry import registry
+from xbench.wordnet import compact
 
 KINDS = ("scenes", "scenes(most=1)", "scenes_spurious", "scenes_spurious(split=train)", "scenes_parts")
 
@@ -212,6 +213,14 @@ def test_classes_are_wordnets():
     assert len(listed) >= 6
     for noun in listed:
         assert noun.name in info.label_name_to_description(noun.synset)
+
+
+def test_glosses_are_wordnets():
+    for noun in _vocabulary.SHAPES + _vocabulary.BIRDS:
+        synset = compact().synset(noun.synset)
+        assert noun.gloss in synset.gloss  # some without their last clause
+        assert noun.name in synset.lemmas
+    assert all(compact().of_word(c.name) for c in _vocabulary.COLOURS)
 
 
 def test_the_sticker_tells_the_class_in_training_only():
