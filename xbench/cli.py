@@ -414,12 +414,14 @@ def explain(
     model: Annotated[str, typer.Option(help="A model")] = "efficientnet_lite0",
     method: Annotated[str, typer.Option(help="One or more methods, comma-separated")] = "grad_cam",
     target: Annotated[str | None, typer.Option(help="Class by index, name or WordNet id [the prediction; or the label]")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="What to look for, for a CLIP; may be repeated, a row each.")] = None,
+    concept: Annotated[list[str] | None, typer.Option(help="The same by WordNet synset, such as bird.n.01.")] = None,
     pictures: Annotated[int | None, typer.Option(min=1, help="So many of a dataset's pictures, a row each.")] = None,
     out: Annotated[Path | None, typer.Option(help="PNG or JPEG to write [IMAGE-explained.png]")] = None,
     plugin: Plugins = [],
 ) -> None:
     """Explain a picture, or some of a dataset: a sheet with an overlay per method."""
-    from xbench.explain import explain_dataset, explain_picture
+    from xbench.explain import explain_dataset, explain_picture, explain_words
     from xbench.registry import registry
     from xbench.suite import listed
 
@@ -429,7 +431,11 @@ def explain(
         print(explain_dataset(image, pictures, model, listed(method) or [], target, out or Path("explained.png")))
         return
     path = Path(image)
-    print(explain_picture(path, model, listed(method) or [], target, out or path.with_name(f"{path.stem}-explained.png")))
+    sheet = out or path.with_name(f"{path.stem}-explained.png")
+    if text or concept:
+        print(explain_words(path, model, listed(method) or [], text or [], concept or [], sheet))
+    else:
+        print(explain_picture(path, model, listed(method) or [], target, sheet))
 
 
 @app.command("validate-metrics")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from xbench import maps
+from xbench import maps, wordnet
+from xbench.classes import ClassList
 from xbench.data import Batch, Item
 from xbench.errors import XbenchError, did_you_mean
 from xbench.modelview import Model, ModelView
@@ -16,8 +18,10 @@ from xbench.pictures import read
 from xbench.plugins import Method
 from xbench.registry import registry
 from xbench.report import pictures
+from xbench.zero_shot import retold
 
 COLUMNS = 6
+WRAPPED = 28  # characters of a caption's line
 
 
 def explain_picture(path: Path, model_spec: str, methods: Sequence[str], target: str | None, out: Path) -> str:
@@ -56,17 +60,58 @@ def explain_dataset(spec: str, count: int, model_spec: str, methods: Sequence[st
     return f"{len(rows)} pictures of {spec} explained by {', '.join(methods)}: {out}"
 
 
-def _row(
-    model: Model, image: Tensor, name: str, methods: Sequence[Method], target: int | None
-) -> tuple[list[tuple[str, pictures.Pixels]], int, float]:
-    """(captioned pictures: as the model sees it, then an overlay per method; the explained class; its probability)."""
+def explain_words(
+    path: Path, model_spec: str, methods: Sequence[str], texts: Sequence[str], concepts: Sequence[str], out: Path
+) -> str:
+    """Write a sheet with a row for each text, and each concept of WordNet, on one picture. The model is a CLIP; what it classifies
+    otherwise has no part in it. -> a sentence that says what the sheet shows.
+
+    concepts: synsets such as ``bird.n.01``; methods that need a sentence are given the synset's words.
+
+    Raises:
+        XbenchError: as ``explain_picture``; the model is no CLIP, a text is empty or too long, an unknown synset.
+    """
+    bound = [registry.method(spec) for spec in methods]
+    synsets = [wordnet.compact().synset(name) for name in concepts]
+    if not all(text.strip() for text in texts):
+        raise XbenchError("--text is empty; write what to look for, such as 'a striped circle'")
+    asked = ClassList((*texts, *(s.name for s in synsets)), (*("" for _ in texts), *(s.wnid for s in synsets)))
+    prompts = [*((text,) for text in texts), *(tuple(word.replace("_", " ") for word in s.lemmas) for s in synsets)]
+    loaded: Model = registry.bind("model", model_spec)()
+    model = retold(loaded, asked, prompts)
+    image, view, rows, said = read(path), ModelView(model), [], []
     inputs = model.inputs([image], "crop")
-    view = ModelView(model)
-    item = Item(name, name, None, name)
-    batch = Batch(inputs, torch.zeros(1, dtype=torch.int64), (item,), seed="0")
-    probabilities = view.logits(batch).softmax(dim=1)[0]
+    for target, name in enumerate(asked.names):
+        row, _, _ = _row(model, image, path.name, bound, target, view, inputs)
+        cosine = float(view.class_texts[target] @ view.embeddings(_one(inputs, path.name, target), inputs)[0])
+        said.append(f"{name!r} (cosine {cosine:.2f})")
+        rows.append([("\n".join(textwrap.wrap(name, WRAPPED)), row[0][1]), *row[1:]])
+    pictures.sheet(rows, out)
+    return f"{' and '.join(said)} explained by {', '.join(methods)}: {out}"
+
+
+def _one(inputs: Tensor, name: str, target: int) -> Batch:
+    return Batch(inputs, torch.tensor([target]), (Item(name, name, None, name),), seed="0")
+
+
+def _row(
+    model: Model,
+    image: Tensor,
+    name: str,
+    methods: Sequence[Method],
+    target: int | None,
+    view: ModelView | None = None,
+    inputs: Tensor | None = None,
+) -> tuple[list[tuple[str, pictures.Pixels]], int, float]:
+    """(captioned pictures: as the model sees it, then an overlay per method; the explained class; its probability).
+
+    view, inputs: those of another row of the same picture, to share what is known of it.
+    """
+    inputs = model.inputs([image], "crop") if inputs is None else inputs
+    view = view or ModelView(model)
+    probabilities = view.logits(_one(inputs, name, 0)).softmax(dim=1)[0]
     explained = int(probabilities.argmax()) if target is None else target
-    batch = Batch(inputs, torch.tensor([explained]), (item,), seed="0")
+    batch = _one(inputs, name, explained)
     window = model.preprocessing.view("crop", *image.shape[-2:])
     seen = window.image(image, model.preprocessing.interpolation).permute(1, 2, 0).numpy()
     row = [("picture", seen)]
