@@ -128,7 +128,7 @@ def run(
     suite: Annotated[str, typer.Argument(help="A suite's name or the path of a TOML file")],
     methods: Annotated[str | None, typer.Option(help="Comma-separated specs instead of the suite's.")] = None,
     models: Annotated[str | None, typer.Option(help="Comma-separated specs instead of the suite's.")] = None,
-    datasets: Annotated[str | None, typer.Option(help="Which of the suite's datasets.")] = None,
+    datasets: Annotated[str | None, typer.Option(help="Which of the suite's datasets; any other takes their place.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Which of the suite's metrics.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first N items of each dataset.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the suite's.")] = None,

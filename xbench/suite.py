@@ -71,6 +71,7 @@ class Suite(BaseModel):
 class Selection:
     """What the command line narrows or replaces; None leaves the suite's own. Lists are spec strings.
 
+    datasets, metrics: which of the suite's. A dataset that the suite does not have takes the place of those that it has.
     shard: (i, n), the i-th of n parts of the work, 1-based. device, dtype: where and how models compute.
     """
 
@@ -151,10 +152,8 @@ def plan(suite: Suite, chosen: Selection, registry: Registry) -> Plan:
         suite = suite.model_copy(update={"batch_size": chosen.batch_size, "tracks": same})
     methods = list(chosen.methods) if chosen.methods is not None else [*suite.methods, *suite.controls]
     tracks = []
-    for track in suite.tracks:
+    for track in _on(suite, chosen.datasets):
         dataset = registry.dataset(track.dataset)
-        if chosen.datasets is not None and not named(track.dataset, chosen.datasets):
-            continue
         wanted = [m for m in track.metrics if chosen.metrics is None or named(m, chosen.metrics)]
         names = _models(suite, track, chosen.models)
         if wanted and names:
@@ -164,7 +163,6 @@ def plan(suite: Suite, chosen: Selection, registry: Registry) -> Plan:
                     metric()  # checks its parameters now rather than after the first explanations
             bound_models = _unique(registry.model(m) for m in names)
             tracks.append(PlannedTrack(dataset, bound_models, metrics, track, track.batch_size or suite.batch_size))
-    _check_selection("dataset", chosen.datasets, [t.dataset for t in suite.tracks], suite)
     _check_selection("metric", chosen.metrics, [m for t in suite.tracks for m in t.metrics], suite)
     if not tracks:
         raise XbenchError(f"nothing to run: no track of suite {suite.name} has the chosen datasets, models and metrics together")
@@ -214,6 +212,17 @@ def parse_dtype(text: str) -> Dtype:
 def listed(text: str | None) -> list[str] | None:
     """A comma-separated option of the command line -> specs."""
     return None if text is None else split(text)
+
+
+def _on(suite: Suite, wanted: Sequence[str] | None) -> list[Track]:
+    """The tracks of the chosen datasets. A dataset that no track is on takes the place of every track's own."""
+    if wanted is None:
+        return suite.tracks
+    found = [track for track in suite.tracks if named(track.dataset, wanted)]
+    for dataset in wanted:
+        if not any(named(track.dataset, [dataset]) for track in suite.tracks):
+            found += [track.model_copy(update={"dataset": dataset}) for track in suite.tracks]
+    return found
 
 
 def _models(suite: Suite, track: Track, chosen: Sequence[str] | None) -> list[str]:

@@ -64,8 +64,7 @@ def test_a_selection_narrows_and_replaces(tmp_path):
         (Selection(methods=["tiny_can"]), "did you mean 'tiny_cam'"),
         (Selection(models=["tiny_nett"]), "did you mean 'tiny_net'"),
         (Selection(metrics=["tiny_mas"]), "has no metric 'tiny_mas'; did you mean 'tiny_mass'"),
-        (Selection(datasets=["tiny_picture"]), "has no dataset 'tiny_picture'"),
-        (Selection(datasets=["tiny_pictures(n=99)"]), "has no dataset"),
+        (Selection(datasets=["tiny_picture"]), "did you mean 'tiny_pictures'"),
         (Selection(methods=[]), "names no method"),
     ],
 )
@@ -100,6 +99,16 @@ def test_other_models_run_on_every_track_where_all_have_their_own(tmp_path):
     mine = suite.load(written(tmp_path, own))
     plan = suite.plan(mine, Selection(models=["tiny_net(seed=2)"]), registry)
     assert [[m.name for m in track.models] for track in plan.tracks] == [["tiny_net(seed=2)"]] * 2
+
+
+def test_another_dataset_takes_the_place_of_every_tracks_own(tmp_path):
+    mine = suite.load(written(tmp_path, TEXT))
+    plan = suite.plan(mine, Selection(datasets=["tiny_pictures(n=5)"]), registry)
+    whole = suite.plan(mine, Selection(), registry)
+    assert [track.dataset.name for track in plan.tracks] == ["tiny_pictures(n=5)"] * 2
+    assert [t.track.target for t in plan.tracks] == [t.track.target for t in whole.tracks]
+    both = suite.plan(mine, Selection(datasets=["tiny_pictures(n=3)", "tiny_pictures(n=5)"]), registry)
+    assert [track.dataset.name for track in both.tracks] == ["tiny_pictures(n=3)"] + ["tiny_pictures(n=5)"] * 2
 
 
 def test_equal_specs_run_once(tmp_path):
