@@ -82,9 +82,9 @@ MUTANTS = [
     ("(places == highest)", "(places >= highest * 0.9)"),
     (" & (places.amin(dim=2, keepdim=True) < highest)", ""),
     ("places.amin(dim=2, keepdim=True) < highest", "highest > 0"),
-    (" / selected.sum(dim=2, keepdim=True).clamp(min=1)", ""),
+    (" / chosen.sum(dim=2, keepdim=True).clamp(min=1)", ""),
     ("shares.sum(dim=1)", "shares.mean(dim=1)"),
-    ("shares = selected", "shares = places * selected"),
+    ("shares = chosen", "shares = places * chosen"),
     ("flatten(2)", "relu().flatten(2)"),
 ]
 
@@ -95,6 +95,19 @@ def test_planted_mutants_of_the_source_are_caught(tmp_path, number):
     source = registry.get("method", "max_selection").path.read_text(encoding="utf-8")
     assert old in source
     name = f"selection_mutant{number}"
-    (tmp_path / "mutant.py").write_text(source.replace(old, new).replace('"max_selection"', f'"{name}"'), encoding="utf-8")
+    (tmp_path / "mutant.py").write_text(
+        source.replace(old, new).replace('"max_selection"', f'"{name}"').replace('"token_', f'"{name}_'), encoding="utf-8"
+    )
     registry.load(str(tmp_path / "mutant.py"))
     assert not agrees(name)
+
+
+def test_a_clips_tokens_select_as_the_plain_loops_say(clips):
+    for clip in (clips.vision(), clips.resnet()):
+        model = clips.model(clip)
+        view, batch = ModelView(model), clips.batch(model)
+        with torch.no_grad():
+            tokens = model.network.tower.project(model.network.tower.places(batch.images)).permute(0, 3, 1, 2)
+        found = registry.method("token_selection")(view, batch)
+        assert np.allclose(found.numpy(), plain(tokens), atol=1e-5)
+        assert torch.allclose(found.sum(dim=(1, 2)), torch.full((3,), 24.0))
