@@ -37,6 +37,8 @@ RULES = (
     "variations",
     "zero_shot",
 )
+# Modules of the core that say what only some plug-ins ask, and their data: sources of those that import them.
+ASKED = {"xbench.wordnet": ("wordnet.py", "wordnet.tsv.gz")}
 # Libraries of the core that values depend on; those of plug-ins are found from their imports.
 CORE_LIBRARIES = ("numpy", "pillow", "torch")
 KEY_LENGTH = 20  # hex digits: 80 bits, no collision to fear below 10^10 rows
@@ -73,8 +75,14 @@ def rules_digest() -> str:
 
 
 def sources(bound: Bound) -> frozenset[Path]:
-    """The source files that a plug-in's result depends on: its own, those beside it that it imports, and its inner ones'."""
-    return _closure(bound.plugin.path).union(*(sources(inner) for inner in bound.inner))
+    """The files that a plug-in's result depends on: its code, and the modules of ASKED, with their data, that this imports."""
+    code = _code(bound)
+    return code.union(*(_imports(path)[2] for path in code))
+
+
+def _code(bound: Bound) -> frozenset[Path]:
+    """A plug-in's own source file, those beside it that it imports, and its inner ones'."""
+    return _closure(bound.plugin.path).union(*(_code(inner) for inner in bound.inner))
 
 
 def source_digest(bound: Bound) -> str:
@@ -84,7 +92,7 @@ def source_digest(bound: Bound) -> str:
 
 def libraries(bounds: Iterable[Bound]) -> dict[str, str]:
     """Distribution -> version of every library that the sources of these plug-ins import."""
-    names = {name for bound in bounds for path in sources(bound) for name in _imports(path)[1]}
+    names = {name for bound in bounds for path in _code(bound) for name in _imports(path)[1]}
     found: dict[str, str] = {}
     for name in sorted(names - set(sys.stdlib_module_names) - {"xbench"}):
         for distribution in _distributions().get(name, []):
@@ -123,10 +131,11 @@ def _closure(path: Path) -> frozenset[Path]:
 
 
 @functools.cache
-def _imports(path: Path) -> tuple[frozenset[Path], frozenset[str]]:
-    """(files in the same folder that a source file imports, top-level names of everything else that it imports)."""
+def _imports(path: Path) -> tuple[frozenset[Path], frozenset[str], frozenset[Path]]:
+    """What a source file imports: (files in its folder, top-level names of everything else, files of ASKED)."""
     local: set[Path] = set()
     outside: set[str] = set()
+    asked: set[Path] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -142,7 +151,8 @@ def _imports(path: Path) -> tuple[frozenset[Path], frozenset[str]]:
             local |= {file for file in beside if file.is_file()}
             if not relative:
                 outside.add(name.partition(".")[0])
-    return frozenset(local), frozenset(outside)
+                asked |= {Path(__file__).with_name(file) for file in ASKED.get(name, ())}
+    return frozenset(local), frozenset(outside), frozenset(asked)
 
 
 def protocol_key(dataset: BoundDataset, revision: str, target: str, only: str, view: str, metric: Metric, dtype: str) -> str:

@@ -24,6 +24,8 @@ CHEAP = {
     "gradient_shap": "gradient_shap(n=3)",
     "integrated_gradients": "integrated_gradients(steps=3)",
     "occlusion": "occlusion(window=64, stride=32)",
+    "convis": "convis(concept=bird.n.01)",
+    "convis_stochastic": "convis_stochastic(concept=bird.n.01, draws=10)",
     "clip_surgery": "clip_surgery(blocks=2)",
     "clip_surgery_single": "clip_surgery_single(blocks=2)",
 }

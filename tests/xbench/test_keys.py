@@ -34,6 +34,26 @@ def test_a_wrapper_depends_on_the_sources_of_what_it_wraps():
     assert keys.sources(registry.method("tiny_negated(tiny_cam)")) >= keys.sources(registry.method("tiny_cam"))
 
 
+def test_who_asks_wordnet_depends_on_its_module_and_its_data(tmp_path, monkeypatch):
+    files = {Path(keys.__file__).with_name(name) for name in ("wordnet.py", "wordnet.tsv.gz")}
+    helper, name = tmp_path / "helper.py", plugin(tmp_path / "asking.py", "return 1")
+    registry.load(str(tmp_path / "asking.py"))
+    method, real = registry.method(name), keys.file_digest
+    lines = ["from xbench.wordnet import compact", "from xbench import wordnet", "import xbench.wordnet"]
+    for line, asks in [("import xbench", False), *((line, True) for line in lines)]:
+        helper.write_text(f"def f():\n    {line}\n")
+        keys._closure.cache_clear()
+        keys._imports.cache_clear()
+        assert keys.sources(method) & files == (files if asks else set())
+        assert "nltk" not in keys.libraries([method])
+        before = keys.source_digest(method)
+        for file in files:
+            with monkeypatch.context() as patch:
+                patch.setattr(keys, "file_digest", lambda path, file=file: "edited" if path == file else real(path))
+                assert (keys.source_digest(method) != before) == asks
+    assert all(file.is_file() for file in files)
+
+
 def test_libraries_are_those_imported():
     found = keys.libraries([registry.method("tiny_cam")])
     assert "torch" in found
