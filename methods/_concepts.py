@@ -54,5 +54,5 @@ def _target(model: ModelView, target: int, graph: WordNet) -> Synset:
     # Of any class, not the target alone: whether the method applies must not depend on the items that share a batch.
     lacking = [name for name, synset in zip(classes.names, classes.synsets, strict=True) if synset not in graph]
     if lacking:
-        raise NotApplicable(f"{len(lacking)} classes of {model.model.id} are not in the vocabulary, such as {lacking[0]!r}")
+        raise NotApplicable(f"{model.model.id} has classes that are not in the vocabulary, such as {lacking[0]!r}; name a concept")
     return graph.synset(classes.synsets[target])

@@ -129,7 +129,7 @@ def agrees(prefix, clips, model, batch, few) -> bool:
         asked = f"concept={concept}, vocabulary=few" if concept else "vocabulary=few"
         grid, _ = explain(f"{prefix}convis({asked}, large=0.7)", model, batch)
         search, _ = explain(f"{prefix}{SEARCHING}, {asked})", model, batch)
-        row = len(concept) % 3
+        row = 1
         plain = Plain(clips, model, batch, row, few, concept or SYNSETS[int(batch.targets[row])])
         for found, wanted in [(grid[row], plain_grid(plain, 0.7)), (search[row], plain_search(plain, str(row), **SEARCH))]:
             if not np.allclose(found.numpy(), wanted, atol=1e-6):
@@ -366,7 +366,7 @@ def test_classes_without_synsets_in_the_vocabulary_are_said(clips, batch):
         explain("convis", without, batch)
     assert explain("convis(concept=bird.n.01)", without, batch)[0].shape == (3, 32, 32)
     unknown = clips.model(clips.vision(), synsets=("n02219486", "n99999999", ""))
-    with pytest.raises(NotApplicable, match=r"2 classes of tiny-clip are not in the vocabulary, such as 'bee'"):
+    with pytest.raises(NotApplicable, match="tiny-clip has classes that are not in the vocabulary, such as 'bee'"):
         explain("convis", unknown, batch)
 
 
