@@ -29,10 +29,13 @@ def ranks(model: ModelView, batch: Batch, row: int, margin: int, concept: str, v
     graph, order = _vocabulary(vocabulary)
     meant = graph.synset(concept) if concept else _target(model, int(batch.targets[row]), graph)
     kinds = [order[synset] for synset in graph.closure(meant)]
-    picture, texts = framed(model, batch, row, margin), model.sentences([synset.gloss for synset in order])
+    picture = framed(model, batch, row, margin)
+    texts = model.sentences(
+        [synset.gloss for synset in order]
+    ).double()  # so that ranks do not depend on how many windows are asked
 
     def of(windows: Sequence[Window]) -> Tensor:
-        cosines = picture.embeddings(model, batch, windows) @ texts.T
+        cosines = picture.embeddings(model, batch, windows).double() @ texts.T
         return (cosines > cosines[:, kinds].amax(dim=1, keepdim=True)).sum(dim=1)
 
     return of
