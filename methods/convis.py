@@ -2,7 +2,7 @@
 
 A CLIP reads windows of the picture at two scales. What a window means is the rank of the concept among all nouns of a vocabulary by
 the cosine of the window with their glosses; the best rank of the concept and all below it counts, 0 = nearest of all. After the
-authors' text and code. Ours are the vocabulary (docs/wordnet.md), sizes as shares of the input's side, noise that is the same for
+authors' text and code. Ours are the vocabulary (docs/clip.md), sizes as shares of the input's side, noise that is the same for
 all concepts, windows without a dark rim, means of each scale, and that what the paper does to a picture is done to the input.
 """
 
