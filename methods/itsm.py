@@ -12,21 +12,23 @@ TOKENS = {"patch_tokens", "text"}
 
 
 @method("itsm", needs=TOKENS, cite="li2022exploring")
-def itsm(model: ModelView, batch: Batch) -> Tensor:
+def itsm(model: ModelView, batch: Batch, text: str = "") -> Tensor:
     """Cosine between each place's token, projected into the joint space, and the text (ITSM), from 0 to 1 over the places.
 
     CLIP was trained on the pooled token alone, and the paper found these maps to prefer the background: see ``itsm_reversed``.
-    [B, h, w], unsigned.
+    text: what to look for in every picture, such as ``itsm(text="a photo of a bird.")``; the target's own prompts where it is
+    empty. [B, h, w], unsigned.
     """
-    return similarity(model, batch, model.tower.project(model.tower.placed(model.seen(batch))))
+    return similarity(model, batch, model.tower.project(model.tower.placed(model.seen(batch))), text)
 
 
 @method("itsm_reversed", needs=TOKENS, cite="li2022exploring")
-def itsm_reversed(model: ModelView, batch: Batch) -> Tensor:
-    """1 - ``itsm``: a baseline of the paper. [B, h, w], unsigned."""
-    return 1 - itsm(model, batch)
+def itsm_reversed(model: ModelView, batch: Batch, text: str = "") -> Tensor:
+    """1 - ``itsm``: a baseline of the paper. text: as of ``itsm``. [B, h, w], unsigned."""
+    return 1 - itsm(model, batch, text)
 
 
-def similarity(model: ModelView, batch: Batch, tokens: Tensor) -> Tensor:
-    """Cosines of tokens in the joint space, ``[B, h, w, D]``, with each target's text. -> [B, h, w], from 0 to 1."""
-    return min_max((F.normalize(tokens, dim=-1) * model.texts(batch)[:, None, None]).sum(dim=-1))
+def similarity(model: ModelView, batch: Batch, tokens: Tensor, text: str = "") -> Tensor:
+    """Cosines of tokens in the joint space, ``[B, h, w, D]``, with a text or each target's. -> [B, h, w], from 0 to 1."""
+    texts = model.sentences([text]) if text else model.texts(batch)
+    return min_max((F.normalize(tokens, dim=-1) * texts[:, None, None]).sum(dim=-1))

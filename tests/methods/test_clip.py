@@ -283,6 +283,13 @@ def test_a_map_depends_on_its_item_alone(spec, clips):
     assert not torch.allclose(turned, whole[order], atol=1e-3)  # for other texts
 
 
+def test_a_text_may_take_the_place_of_all_targets(model, clips):
+    batch, text = clips.batch(model), F.normalize(clips.embedding("a bird"), dim=0).double()
+    wanted = torch.stack([spread(plain_itsm(model, item, text)) for item in batch.images]).float()
+    assert torch.allclose(explain('itsm(text="a bird")', model, batch), wanted, atol=1e-4)
+    assert torch.allclose(explain('itsm_reversed(text="a bird")', model, batch), 1 - wanted, atol=1e-4)
+
+
 def test_one_class_alone_is_operated_on_in_the_single_form(clips):
     model = clips.model(clips.vision(), names=("ant",))
     batch = clips.batch(model, targets=(0, 0))
