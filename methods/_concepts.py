@@ -30,9 +30,8 @@ def ranks(model: ModelView, batch: Batch, row: int, margin: int, concept: str, v
     meant = graph.synset(concept) if concept else _target(model, int(batch.targets[row]), graph)
     kinds = [order[synset] for synset in graph.closure(meant)]
     picture = framed(model, batch, row, margin)
-    texts = model.sentences(
-        [synset.gloss for synset in order]
-    ).double()  # so that ranks do not depend on how many windows are asked
+    # In double precision, so that a rank does not depend on how many windows are asked about at once.
+    texts = model.sentences([synset.gloss for synset in order]).double()
 
     def of(windows: Sequence[Window]) -> Tensor:
         cosines = picture.embeddings(model, batch, windows).double() @ texts.T
