@@ -18,7 +18,7 @@ from timm.data.config import resolve_model_data_config
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import nn
 
-from xbench import Model, Preprocessing, XbenchError, model
+from xbench import ClassList, Model, Preprocessing, XbenchError, model
 
 from ._checkpoints import Checkpoint, read
 from ._classlists import class_list
@@ -39,24 +39,25 @@ def names() -> list[str]:
 def timm_zoo(name: str, checkpoint: str = "", classes: str = "", layer: str = "") -> Model:
     """A network of timm: ``timm/resnet50``, ``timm/resnet50.a1_in1k``, ``timm/resnet50@mine.safetensors``.
 
-    Pretrained weights come from the local caches; XBENCH_DOWNLOAD=1 allows to fetch them. checkpoint: a file of your own; the
-    number of classes is read from it. classes: a file that names them, one a line, or a JSON list. layer: the feature layer, where
+    Pretrained weights come from the local caches; XBENCH_DOWNLOAD=1 allows to fetch them. Those without a classifier, such as
+    DINO's, give features: something to read attention from, no model of a suite. checkpoint: a file of your own; the number of
+    classes is read from it. classes: a file that names them, one a line, or a JSON list. layer: the feature layer, where
     it is not to be found by itself.
     """
     spec = f"timm/{name}"
     known = get_pretrained_cfg(name) or PretrainedCfg()
-    if not checkpoint and not known.num_classes:
-        raise XbenchError(f"model {spec} gives features, not classes; name a checkpoint with a classifier: {spec}@FILE")
     found = read(checkpoint or _locate(spec, known))
     build = functools.partial(_build, name)
-    count = class_count(build, found.tensors) or known.num_classes or 1000
+    count = class_count(build, found.tensors) or known.num_classes
     network = build(count)
     found = _converted(name, network, found)
     converted = class_count(build, found.tensors)
     if converted not in (count, None):
         network, count = build(converted), converted
     fit(network, found, spec)
-    listed, files = class_list(classes, found.classes, count, f"model {spec}", known=not checkpoint)
+    listed, files = (
+        class_list(classes, found.classes, count, f"model {spec}", known=not checkpoint) if count else (ClassList(()), ())
+    )
     preprocessing, remark = _preprocessing(spec, network)
     source = f"checkpoint {found.path}" if checkpoint else known.hf_hub_id or known.url
     entry = f", entry {found.entry}" if found.entry else ""

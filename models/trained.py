@@ -45,8 +45,10 @@ def scenes(name: str, template: str = "", prompts: str = "", classes: str = "", 
 def _open(id: str, place: Path, template: str, prompts: str, classes: str, layer: str) -> Model:
     files = cards.find(place)
     card = cards.read(files[0])
+    if card.task == "masked_max":
+        raise XbenchError(f"model {id} is a projection for {card.parts['clip']}; give it to the method: eclip(projection={place})")
     network, preprocessing = weights.network(card, files[1]), card.preprocessing.preprocessing()
-    if card.task == "classify":
+    if card.task != "contrast":
         if template or prompts or classes:
             raise XbenchError(f"model {id} is a classifier of its own classes; template, prompts and classes are for a CLIP")
         return Model(id, network, preprocessing, card.class_list, layer, files=files, card=card.sentence())

@@ -181,7 +181,7 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [all cores].")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what is in the folder.")] = False,
 ) -> None:
-    """Train a model by a recipe; trained@FOLDER is then a model of every suite."""
+    """Train by a recipe: a classifier, a CLIP, a network without labels (DINO), or a projection for the method eclip."""
     from xbench.report.progress import Console
     from xbench.training import session
 
@@ -206,7 +206,8 @@ def train(
     if done is None:  # a further process of a training on several devices
         return
     print(done.card.sentence())
-    print(f"{'trained in' if done.trained else 'finished before:'} {done.folder}; use it as the model trained@{done.folder}")
+    use = f"the method eclip(projection={done.folder})" if done.card.parts else f"the model trained@{done.folder}"
+    print(f"{'trained in' if done.trained else 'finished before:'} {done.folder}; use it as {use}")
 
 
 @app.command()

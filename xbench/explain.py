@@ -33,7 +33,7 @@ def explain_picture(path: Path, model_spec: str, methods: Sequence[str], target:
         XbenchError: not a picture, an unknown plug-in or class, a method that needs what the model or a single picture lacks.
     """
     bound = [registry.method(spec) for spec in methods]
-    model: Model = registry.bind("model", model_spec)()
+    model: Model = registry.model(model_spec)().classifier()
     row, explained, probability = _row(model, read(path), path.name, bound, None if target is None else _class(model, target))
     pictures.sheet([row[i : i + COLUMNS] for i in range(0, len(row), COLUMNS)], out)
     return f"{model.classes.names[explained]} (p = {probability:.2f}) explained by {', '.join(methods)}: {out}"
@@ -46,7 +46,7 @@ def explain_dataset(spec: str, count: int, model_spec: str, methods: Sequence[st
         XbenchError: as above, or the model lacks a class of the dataset.
     """
     bound = [registry.method(method) for method in methods]
-    model: Model = registry.bind("model", model_spec)()
+    model: Model = registry.model(model_spec)().classifier()
     dataset = registry.dataset(spec)()
     known = dataset.classes.translation(model.classes)
     if known is None:

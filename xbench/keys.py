@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from xbench.plugins import Bound, BoundDataset, Metric
+from xbench.plugins import Bound, BoundDataset, Method, Metric
 
 # Modules of the core whose rules a value depends on. An edit of one of them makes every row new.
 RULES = (
@@ -86,8 +86,13 @@ def _code(bound: Bound) -> frozenset[Path]:
 
 
 def source_digest(bound: Bound) -> str:
-    """A digest of all sources of a plug-in."""
-    return digest(sorted(file_digest(path) for path in sources(bound)))
+    """A digest of all sources of a plug-in, and of the files that a method reads."""
+    return digest(sorted(file_digest(path) for path in sources(bound) | files(bound)))
+
+
+def files(bound: Bound) -> frozenset[Path]:
+    """The files that a method reads, such as weights."""
+    return bound.files if isinstance(bound, Method) else frozenset()
 
 
 def libraries(bounds: Iterable[Bound]) -> dict[str, str]:

@@ -55,7 +55,7 @@ def describe(
                 "cite": info.cite,
                 "protocol": f"target {track.target}, view {track.view}, v{info.version}, {metric.spec}{only}",
             }
-    files |= {path for bound in bounds for path in keys.sources(bound)}
+    files |= {path for bound in bounds for path in keys.sources(bound) | keys.files(bound)}
     methods = {
         m.name: {
             "control": m.info.control,

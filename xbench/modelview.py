@@ -56,7 +56,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A classifier with everything that gives its outputs their meaning.
+    """A classifier with everything that gives its outputs their meaning; without classes, a network whose features have their use.
 
     network: maps ``[B, 3, H, W]`` to logits ``[B, classes]``. feature_layer: name of the submodule whose output CAMs explain by;
     found where it is not given, checked where it is (see features.py). A network without one has no ``feature_maps``.
@@ -155,6 +155,16 @@ class Model:
             return network(images)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16):
             return network(images).float()
+
+    def classifier(self) -> Model:
+        """The model itself.
+
+        Raises:
+            XbenchError: it has no classes, and nothing that it says can be explained.
+        """
+        if not len(self.classes):
+            raise XbenchError(f"model {self.id} gives features, not classes; name a checkpoint with a classifier: {self.id}@FILE")
+        return self
 
     @functools.cached_property
     def tower(self) -> towers.Tower | None:

@@ -22,7 +22,7 @@ def open_scenes(plan: Plan, maps: MapStore | None = None) -> list[tuple[Scene, P
     scenes = []
     datasets = {planned.dataset.name: planned.dataset() for planned in plan.tracks}
     for bound in plan.models:
-        model: Model = dataclasses.replace(bound(), device=plan.device, dtype=plan.dtype)
+        model: Model = dataclasses.replace(bound().classifier(), device=plan.device, dtype=plan.dtype)
         for planned in (p for p in plan.tracks if bound.name in {m.name for m in p.models}):
             dataset = _fitting(datasets[planned.dataset.name], planned.dataset, model, bound)
             scenes.append((_scene(plan, bound, model, planned, dataset, maps), planned))

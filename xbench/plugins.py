@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +24,14 @@ class MethodInfo:
     needs: capabilities of the model (``feature_maps``, ``gradients``, ...) and ``truth``, which only the oracle may ask for.
     control: a floor (or ceiling) row, set apart in leaderboards and never ranked.
     grid: the granularity it is comparable with; ``any`` for controls that have none of their own.
+    files: of its parameters, as keyword arguments, the files that it reads, such as weights: their bytes are part of keys.
     """
 
     needs: frozenset[str] = frozenset()
     control: bool = False
     grid: Literal["own", "any"] = "own"
     cite: str = ""
+    files: Callable[..., Iterable[Path]] | None = None
 
 
 MetricKind = Literal["ground_truth", "faithfulness", "re_explanation"]
@@ -158,6 +160,16 @@ class Method(Bound):
     def info(self) -> MethodInfo:
         assert isinstance(self.plugin.info, MethodInfo)
         return self.plugin.info
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """What it and the methods that it wraps read.
+
+        Raises:
+            XbenchError: a file is not there.
+        """
+        own = self.info.files(**self.params) if self.info.files else ()
+        return frozenset(own).union(*(m.files for m in self.inner if isinstance(m, Method)))
 
     @property
     def needs(self) -> frozenset[str]:

@@ -278,6 +278,7 @@ def method(
     control: bool = False,
     grid: Literal["own", "any"] = "own",
     cite: str = "",
+    files: Callable[..., Iterable[Path]] | None = None,
     names: Callable[[], list[str]] | None = None,
 ) -> Callable[[F], F]:
     """Register a saliency method: a function (ModelView, Batch, **params) -> Tensor [B, h, w], higher = more evidence.
@@ -285,7 +286,7 @@ def method(
     ``id`` is a string literal; ``prefix/<Name>`` registers a family whose function takes the member's name as its third
     argument, called ``name``, and whose ``names()`` lists the members. See MethodInfo for the rest.
     """
-    return _register("method", id, MethodInfo(frozenset(needs), control, grid, cite), names)
+    return _register("method", id, MethodInfo(frozenset(needs), control, grid, cite, files), names)
 
 
 def metric(

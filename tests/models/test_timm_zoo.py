@@ -11,9 +11,11 @@ from timm.models import PretrainedCfg
 from torch import nn
 from xbench.models import timm_zoo
 
+from xbench import workflow
 from xbench.classes import imagenet_1k
 from xbench.errors import XbenchError
 from xbench.registry import registry
+from xbench.suite import Suite, Track
 
 
 def network(name, **kwargs):
@@ -137,9 +139,24 @@ def test_a_download_that_fails(monkeypatch):
         load("timm/test_vit")
 
 
+def test_weights_without_a_classifier_give_features_and_nothing_to_explain(tmp_path, monkeypatch):
+    net = network("test_vit", num_classes=0)
+    save(net, tmp_path / "mine.safetensors")
+    monkeypatch.setattr(timm_zoo, "get_pretrained_cfg", lambda _: PretrainedCfg(num_classes=0, input_size=(3, 160, 160)))
+    model = load(f"timm/test_vit@{tmp_path}/mine.safetensors")
+    assert torch.equal(logits(model), logits(net))
+    assert len(model.classes) == 0
+    assert (model.attention_rows, "attention" in model.capabilities) == ((0,), True)
+    with pytest.raises(XbenchError, match="model timm/test_vit gives features, not classes; name a checkpoint with a classifier"):
+        model.classifier()
+    track = Track(dataset="scenes(n=2)", metrics=["pointing_game"], target="label")
+    suite = Suite(name="a", version="1", models=[f"timm/test_vit@{tmp_path}/mine.safetensors"], methods=["random"], tracks=[track])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(XbenchError, match="gives features, not classes"):
+        workflow.run(suite, workflow.Selection())
+
+
 def test_what_cannot_be_loaded(tmp_path):
-    with pytest.raises(XbenchError, match=r"timm/vit_small_patch14_dinov2 gives features, not classes; name a checkpoint"):
-        load("timm/vit_small_patch14_dinov2")
     with pytest.raises(XbenchError, match="timm has no weights for timm/resnet50_clip; name a checkpoint: timm/resnet50_clip@FILE"):
         timm_zoo._locate("timm/resnet50_clip", PretrainedCfg())
     with pytest.raises(XbenchError, match=r"unknown model 'timm/resnet50.b9_in1k'; did you mean 'timm/resnet50"):

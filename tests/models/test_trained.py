@@ -28,7 +28,9 @@ CLIP = {
 
 def train(folder: Path, task: str, network: dict[str, object]) -> Path:
     registry.load(str(SHAPES))
-    parts = {"network": network, "preprocessing": {"size": 16}, "data": DATA | {"workers": 0}, "training": TRAINING}
+    parts = {"network": network, "data": DATA | {"workers": 0}, "training": TRAINING}
+    parts |= {} if task == "masked_max" else {"preprocessing": {"size": 16}}
+    parts |= {"distill": {"large": 16, "small": 8, "outputs": 8}} if task == "distill" else {}
     prompts = {"prompts": {"long": "a picture of a {} on noise"}} if task == "contrast" else {}
     recipe = recipes.Recipe.model_validate({"name": "tiny", "task": task, **parts, **prompts})
     session.train(recipe, out=folder, device="cpu", threads=1)
@@ -106,6 +108,36 @@ def test_what_does_not_fit_is_refused_in_one_line(resnet, clip, tmp_path):
     shutil.copy(clip / "model.safetensors", tmp_path / "copy")
     with pytest.raises(XbenchError, match="is not the file of its card: sha256"):
         registry.model(f"trained@{tmp_path}/copy")()
+
+
+def test_a_network_that_taught_itself_is_a_classifier_by_its_fitted_layer(tmp_path):
+    network = {"timm": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2}
+    folder = train(tmp_path / "dino", "distill", network | {"dynamic_img_size": True})
+    model = registry.model(f"trained@{folder}")()
+    assert model.classes.names == ("bar", "cross", "frame", "dot")
+    assert "attention" in model.capabilities
+    assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 4)
+
+
+def test_a_projection_is_no_model_but_explains_the_clip_that_it_was_trained_for(clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = train(tmp_path / "eclip", "masked_max", {"clip": f"trained@{clip}", "share": 1.0})
+    with pytest.raises(
+        XbenchError, match=rf"is a projection for trained@{clip}; give it to the method: eclip\(projection={folder}"
+    ):
+        registry.model(f"trained@{folder}")()
+    track = Track(dataset="tiny_shapes(n=8)", metrics=["pointing_game"], target="label")
+    spec = f'eclip(projection="{folder}")'
+    suite = Suite(
+        name="here", version="1", models=[f"trained@{clip}"], methods=[spec, "eclip"], tracks=[track], batch_size=4, block=4
+    )
+    done = workflow.run(suite, workflow.Selection())
+    assert set(done.rows[done.rows["method"] != "eclip"]["status"]) == {"ok"}
+    other = train(tmp_path / "other", "contrast", CLIP | {"embed_dim": 4})
+    with pytest.raises(
+        XbenchError, match=r"eclip: .* is a projection for trained@.* and does not fit trained@.*; train one for it"
+    ):
+        workflow.run(suite.model_copy(update={"models": [f"trained@{other}"]}), workflow.Selection())
 
 
 def test_models_that_ship_are_those_in_their_folder(resnet, tmp_path, monkeypatch):

@@ -128,6 +128,11 @@ def opened(recipe: Recipe) -> examples.Splits:
     return examples.open_splits(recipe.data, recipe.preprocessing.preprocessing(), registry)
 
 
+def step(pictures: torch.Tensor, places: torch.Tensor, owners: torch.Tensor | None = None) -> objectives.Step:
+    """The first step of a training."""
+    return objectives.Step(pictures, places, torch.empty(len(pictures), 0) if owners is None else owners, 0, 0.0, generator("step"))
+
+
 def curve(folder: Path) -> list[dict]:
     """The history without what differs from run to run."""
     history = json.loads((folder / "history.json").read_text())
@@ -264,7 +269,7 @@ def test_the_classification_loss_is_the_smoothed_cross_entropy(recipe):
     train = opened(smooth).train
     network, places = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), torch.tensor([0, 1, 3])
     pictures = torch.randn(3, 3, 2, 2)
-    got = objectives.Classification(smooth, train).loss(network, pictures, places, 0, torch.empty(len(pictures), 0))
+    got = objectives.Classification(smooth, train).loss(network, step(pictures, places))
     total = 0.0
     for picture, place in zip(pictures, places.tolist(), strict=True):
         logits = network(picture[None])[0].tolist()
@@ -298,13 +303,13 @@ def test_with_token_labels_patches_are_classified_too(recipe):
     network, places = networks.build(labelled.network, 4, 16), torch.tensor([0, 1])
     train = opened(labelled).train
     pictures, owners = torch.randn(2, 3, 16, 16), torch.randint(0, 5, (2, 1, 16, 16), dtype=torch.uint8)
-    got = objectives.Classification(labelled, train).loss(network, pictures, places, 0, owners)
-    plain = objectives.Classification(recipe, train).loss(network, pictures, places, 0, owners)
+    got = objectives.Classification(labelled, train).loss(network, step(pictures, places, owners))
+    plain = objectives.Classification(recipe, train).loss(network, step(pictures, places, owners))
     tokens = network.head(network.forward_features(pictures)[:, 1:])
     expected = plain + 2 * objectives.token_loss(tokens, objectives.cover(owners, (4, 4), 4))
     assert torch.allclose(got, expected, atol=1e-5)
     with pytest.raises(XbenchError, match="token_labels needs a vision transformer of timm"):
-        objectives.Classification(labelled, train).loss(nn.Flatten(), pictures, places, 0, owners)
+        objectives.Classification(labelled, train).loss(nn.Flatten(), step(pictures, places, owners))
 
 
 class Masked(Relabelled):
@@ -362,15 +367,16 @@ def test_captions_are_drawn_by_seed_epoch_and_picture(tmp_path):
     train = opened(contrast).train
     train.gather(False, True, 0, Silent())
     objective = objectives.Contrast(contrast, train)
+    captions = objective.captions
     tokenize, every = networks.tokenizer(contrast.network), torch.arange(len(train))
-    whole = objective.drawn(every, 0)
-    assert torch.equal(objective.drawn(torch.tensor([5, 3]), 0), whole[[5, 3]])
+    whole = captions.drawn(every, 0)
+    assert torch.equal(captions.drawn(torch.tensor([5, 3]), 0), whole[[5, 3]])
     for place in (0, 1, 7):
         own = tokenize(list(train.captions[place]))
         assert any(torch.equal(objective.tokens[whole[place]].long(), tokens) for tokens in own)
-    of_one = {int(objective.drawn(torch.tensor([9]), epoch)) for epoch in range(40)}
+    of_one = {int(captions.drawn(torch.tensor([9]), epoch)) for epoch in range(40)}
     assert len(of_one) == 3
-    other = objectives.Contrast(contrast.model_copy(update={"seed": 1}), train)
+    other = objectives.Captions(train, 1)
     assert not torch.equal(other.drawn(every, 0), whole)
 
 
@@ -632,7 +638,7 @@ def test_the_average_of_the_weights_is_what_is_kept(recipe, tmp_path):
     splits = opened(short)
     torch.manual_seed(0)
     network = networks.build(short.network, 4, 16)
-    module = fitting.Fit(network, objectives.objective(short, splits.train), short, splits, tmp_path, lambda _: None)
+    module = fitting.Fit(network, objectives.Classification(short, splits.train), short, splits, tmp_path, lambda _: None)
     seen = []
     step = fitting.Fit.on_train_batch_end
 

@@ -39,6 +39,7 @@ class Card(BaseModel):
     template, prompts: of a CLIP, as its recipe has them.
     data: by split, "train", "validation", "test/...". held_out: figures by test set. generated: the pictures are no photographs.
     recipe: all that was asked for. seconds: of all epochs together. versions: of the libraries. sha256: of the weights' file.
+    parts: of a projection, what it was trained between: specs and digests, see ``weights.fits``. remarks: what else is to be said.
     """
 
     model_config = ConfigDict(extra="ignore")  # of newer versions
@@ -64,6 +65,8 @@ class Card(BaseModel):
     seconds: float
     machine: dict[str, str | int]
     versions: dict[str, str]
+    parts: dict[str, str] = {}
+    remarks: str = ""
     sha256: str
 
     @property
@@ -78,10 +81,11 @@ class Card(BaseModel):
             for test, found in self.held_out.items()
             for name, figure in found.items()
         ]
+        remarks = f" {self.remarks}" if self.remarks else ""
         return (
             f"{self.title or self.name}: {self.parameters:,} parameters, trained by xbench itself (recipe {self.name}, epoch "
             f"{self.selected_epoch} of {self.epochs}) on {self.data['train'].dataset}{generated}. Held out: {'; '.join(figures)}. "
-            f"sha256 of the weights: {self.sha256[:16]}."
+            f"sha256 of the weights: {self.sha256[:16]}.{remarks}"
         )
 
 

@@ -115,7 +115,9 @@ class Examples(TorchDataset[Batch]):
         if not whole:
             raise XbenchError(f"no picture of dataset {self.spec} can be read; check it with xbench items")
         if captions and not all(self.captions):
-            raise XbenchError(f"a picture of dataset {self.spec} has no caption; the task contrast needs one for each")
+            raise XbenchError(
+                f"a picture of dataset {self.spec} has no caption, and there is nothing to contrast it with; name another dataset"
+            )
         self.unreadable = len(self) - len(whole)
         self.entries = [self.entries[i] for i in whole]
         self.pictures = kept[: len(whole)] if kept is not None else None
@@ -142,9 +144,9 @@ class Examples(TorchDataset[Batch]):
         order: DistributedSampler[int] = DistributedSampler(range(len(self)), replicas, rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
         return self._loader(BatchSampler(order, batch_size, drop_last=len(order) >= batch_size), workers)
 
-    def in_order(self, batch_size: int, workers: int) -> Iterator[Batch]:
-        """All batches in the order of the dataset."""
-        return iter(self._loader(BatchSampler(range(len(self)), batch_size, drop_last=False), workers))
+    def in_order(self, batch_size: int, workers: int, every: int = 1) -> Iterator[Batch]:
+        """All batches in the order of the dataset, or of every so many pictures one."""
+        return iter(self._loader(BatchSampler(range(0, len(self), every), batch_size, drop_last=False), workers))
 
     def _loader(self, sampler: BatchSampler, workers: int) -> DataLoader[Batch]:
         workers = 0 if self.pictures is not None else workers  # what is in memory needs no other process

@@ -31,7 +31,7 @@ from xbench.data import generator
 from xbench.errors import XbenchError, did_you_mean
 from xbench.training import examples, objectives
 from xbench.training.examples import Batch, Splits
-from xbench.training.objectives import Objective
+from xbench.training.objectives import Objective, Step
 from xbench.training.recipes import Recipe
 from xbench.workflow import Progress
 
@@ -49,7 +49,7 @@ class Epoch(TypedDict):
 
 
 class Fit(pl.LightningModule):
-    """A training between two epochs: the network, what is known so far, and the best weights on validation.
+    """A training between two epochs: what learns (the objective's module), what is known so far, and the weights that are kept.
 
     kept: called after every epoch whose checkpoint is on the disk. Lightning gives devices, precision and the optimiser's steps.
     """
@@ -58,8 +58,14 @@ class Fit(pl.LightningModule):
         self, network: nn.Module, objective: Objective, recipe: Recipe, splits: Splits, folder: Path, kept: Callable[[Fit], None]
     ) -> None:
         super().__init__()
-        self.network, self.objective, self.recipe, self.splits, self.folder = network, objective, recipe, splits, folder
-        self.averaged = _average(network, recipe.training.ema) if recipe.training.ema else None
+        self.network, self.objective, self.recipe, self.splits, self.folder = (
+            objective.module(network),
+            objective,
+            recipe,
+            splits,
+            folder,
+        )
+        self.averaged = _average(self.network, recipe.training.ema) if recipe.training.ema else None
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
         self.best_epoch = 0
@@ -68,8 +74,17 @@ class Fit(pl.LightningModule):
 
     @property
     def selected(self) -> nn.Module:
-        """The network that is validated and kept: the average where there is one."""
+        """The network that is validated and kept: of the average where there is one."""
+        return self.objective.network(self._learned)
+
+    @property
+    def _learned(self) -> nn.Module:
         return self.network if self.averaged is None else self.averaged.module
+
+    @property
+    def _done(self) -> float:
+        """The share of all steps that lie behind."""
+        return self.global_step / int(self.trainer.estimated_stepping_batches)
 
     # -- steps -------------------------------------------------------------------------------------------------------------
 
@@ -93,12 +108,13 @@ class Fit(pl.LightningModule):
         # Fused attention is several times slower backwards in bfloat16 on a CPU.
         slow = self.device.type == "cpu" and how.precision == "bf16-mixed"
         with Unfused() if slow else nullcontext():
-            loss = self.objective.loss(self.network, inputs, places, self.current_epoch, owners)
+            step = Step(inputs, places, owners, self.current_epoch, self._done, draw)
+            loss = self.objective.loss(self.network, step)
         self._losses += loss.detach()
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self.objective.after_step(self.network)
+        self.objective.after_step(self.network, self._done)
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
 
@@ -109,11 +125,12 @@ class Fit(pl.LightningModule):
         if not math.isfinite(loss):
             raise XbenchError(f"the loss became {loss} in epoch {self.current_epoch + 1}; lower lr in [training], or raise warmup")
         how, validation = self.recipe.training, self.splits.validation
+        beside = self.objective.after_epoch(self._learned, self.device)
         classifiers = self.objective.classifiers(self.selected)
         logits, places = objectives.evaluate(classifiers, validation, how.batch_size, self.workers, self.device)
-        figures = objectives.figures(logits, validation.present[places])
+        figures = objectives.figures(logits, validation.present[places]) | beside
         main = next(iter(figures))
-        if not self.history or figures[main] >= max(epoch["figures"][main] for epoch in self.history):  # of equal ones the later
+        if self.objective.best(figures[main], [epoch["figures"][main] for epoch in self.history]):
             self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.selected.state_dict().items()}
             self.best_epoch = self.current_epoch + 1
         rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])

@@ -19,7 +19,7 @@ from xbench.errors import XbenchError, did_you_mean
 from xbench.modelview import Model
 from xbench.registry import registry
 from xbench.training import initial
-from xbench.training.recipes import ClipNetwork, Network
+from xbench.training.recipes import ClipNetwork, TimmNetwork
 
 
 class Tokenizer(Protocol):
@@ -36,7 +36,7 @@ class Tokenizer(Protocol):
 FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
-def build(table: Network, classes: int, size: int) -> nn.Module:
+def build(table: TimmNetwork | ClipNetwork, classes: int, size: int) -> nn.Module:
     """A network with random weights, drawn from torch's global generator.
 
     classes: outputs of a classifier; a CLIP has none. size: of its input, which a CLIP is built for.

@@ -1,10 +1,11 @@
-"""What is minimised, and how well it went: pure functions, and one class for each task of a recipe."""
+"""What is minimised, and how well it went: what a task is, the tasks that learn from labels and captions, and pure functions."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,23 +24,56 @@ RESAMPLES = 200  # of a bootstrap: enough for a standard error
 Logits = dict[str, Tensor]  # by the name of a prompt set, "" for the main one: float32 [n, classes]
 
 
-class Objective(Protocol):
-    """A task. Pictures are normalised inputs, float32 ``[B, 3, h, w]``; places are theirs in the training examples, ``[B]``.
+@dataclass(frozen=True)
+class Step:
+    """What one step learns from.
 
-    owners: the class of each pixel's object + 1, or 0, uint8 ``[B, 1, h, w]``; ``[B, 0, h, w]`` where nobody asked for it.
+    pictures: normalised inputs, float32 ``[B, 3, h, w]``. places: theirs in the training examples, ``[B]``. owners: the class of
+    each pixel's object + 1, or 0, uint8 ``[B, 1, h, w]``; ``[B, 0, h, w]`` where nobody asked for it. epoch: from 0. done: the
+    share of all steps that lie behind. draw: for all that is random; on the CPU, so that every device draws the same.
     """
 
-    def loss(self, network: nn.Module, pictures: Tensor, places: Tensor, epoch: int, owners: Tensor) -> Tensor:
+    pictures: Tensor
+    places: Tensor
+    owners: Tensor
+    epoch: int
+    done: float
+    draw: torch.Generator
+
+
+class Objective(ABC):
+    """A task. The *module* is what learns: the network that is asked for, or one that holds it and more."""
+
+    def module(self, network: nn.Module) -> nn.Module:
+        """What learns, made around a network."""
+        return network
+
+    @abstractmethod
+    def loss(self, module: nn.Module, step: Step) -> Tensor:
         """What is minimised, a scalar."""
 
+    def after_step(self, module: nn.Module, done: float) -> None:
+        """What follows a step of the optimiser, such as what it may have moved out of its range. done: as in the next Step."""
+        return
+
+    def after_epoch(self, module: nn.Module, device: torch.device) -> dict[str, float]:
+        """What follows an epoch, before validation. -> figures in 0..1 that are reported beside those of the classifiers."""
+        return {}
+
+    def network(self, module: nn.Module) -> nn.Module:
+        """The network that is kept, as far as it has come."""
+        return module
+
+    @abstractmethod
     def classifiers(self, network: nn.Module) -> dict[str, nn.Module]:
-        """The network as classifiers, inputs -> logits ``[B, classes]``, by name; "" is the main one."""
+        """A network that is kept as classifiers, inputs -> logits ``[B, classes]``, by name; "" is the main one."""
 
-    def after_step(self, network: nn.Module) -> None:
-        """Put back what a step of the optimiser may have moved out of its range."""
+    def best(self, main: float, before: Sequence[float]) -> bool:
+        """Whether an epoch's weights take the place of those kept so far, by the main figure of it and of the epochs before it."""
+        return main >= max(before, default=main)  # of equal ones the later
 
 
-class Classification:
+class Classification(Objective):
     """Labels of pictures, by soft-target cross-entropy: a picture with three classes in it has a third of each.
 
     With token labels the classifier must know each patch too, as far as an object covers it.
@@ -49,59 +83,66 @@ class Classification:
         self.targets, self.label_smoothing = soft_targets(train.present), recipe.training.label_smoothing
         self.recipe, self.token_labels = recipe.name, recipe.training.token_labels
 
-    def loss(self, network: nn.Module, pictures: Tensor, places: Tensor, epoch: int, owners: Tensor) -> Tensor:
-        targets = self.targets[places.cpu()].to(pictures.device)
+    def loss(self, module: nn.Module, step: Step) -> Tensor:
+        pictures = step.pictures
+        targets = self.targets[step.places.cpu()].to(pictures.device)
         if not self.token_labels:
-            return functional.cross_entropy(network(pictures).float(), targets, label_smoothing=self.label_smoothing)
-        transformer = cast(Any, network)
-        if not all(hasattr(network, name) for name in ("forward_features", "patch_embed", "num_prefix_tokens", "fc_norm", "head")):
+            return functional.cross_entropy(module(pictures).float(), targets, label_smoothing=self.label_smoothing)
+        transformer = cast(Any, module)
+        if not all(hasattr(module, name) for name in ("forward_features", "patch_embed", "num_prefix_tokens", "fc_norm", "head")):
             raise XbenchError(f"recipe {self.recipe}: token_labels needs a vision transformer of timm; set it to 0")
         tokens = transformer.forward_features(pictures)
         logits = transformer.forward_head(tokens).float()
         of_tokens = transformer.head(transformer.fc_norm(tokens[:, transformer.num_prefix_tokens :])).float()
         whole = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        shares = cover(owners, transformer.patch_embed.grid_size, self.targets.shape[1])
+        shares = cover(step.owners, transformer.patch_embed.grid_size, self.targets.shape[1])
         return whole + self.token_labels * token_loss(of_tokens, shares)
 
     def classifiers(self, network: nn.Module) -> dict[str, nn.Module]:
         return {"": network}
 
-    def after_step(self, network: nn.Module) -> None:
-        pass
+
+class Captions:
+    """The captions of examples that were gathered with them. sentences: each distinct one, once."""
+
+    def __init__(self, examples: Examples, seed: int) -> None:
+        self.seed, known = seed, dict[str, int]()
+        for captions in examples.captions:
+            for caption in captions:
+                known.setdefault(caption, len(known))
+        self.sentences = list(known)
+        self._counts = torch.tensor([len(captions) for captions in examples.captions])
+        self._first = self._counts.cumsum(0) - self._counts
+        self._which = torch.tensor([known[caption] for captions in examples.captions for caption in captions])
+
+    def drawn(self, places: Tensor, epoch: int) -> Tensor:
+        """The caption of each of these pictures in an epoch, by (seed, epoch, picture): rows of ``sentences``, ``[B]``."""
+        places = places.cpu()
+        chance = torch.rand(len(self._counts), generator=generator(self.seed, "captions", epoch))[places]
+        which = (chance * self._counts[places]).long().clamp(max=self._counts[places] - 1)
+        return self._which[self._first[places] + which]
 
 
-class Contrast:
+class Contrast(Objective):
     """Which caption belongs to which picture (Radford et al. 2021), where one caption may be true of several pictures.
 
-    In each epoch each picture has one of its captions, drawn as a function of (seed, epoch, picture). Validation is zero-shot.
+    In each epoch each picture has one of its captions. Validation is zero-shot.
     """
 
     def __init__(self, recipe: Recipe, train: Examples) -> None:
         assert isinstance(recipe.network, ClipNetwork)
-        self.seed, self._tokenize = recipe.seed, networks.tokenizer(recipe.network)
-        known: dict[str, int] = {}
-        for captions in train.captions:
-            for caption in captions:
-                known.setdefault(caption, len(known))
-        self.tokens = self._tokenize(list(known)).to(torch.int32)
-        self._counts = torch.tensor([len(captions) for captions in train.captions])
-        self._first = self._counts.cumsum(0) - self._counts
-        self._captions = torch.tensor([known[caption] for captions in train.captions for caption in captions])
+        self._tokenize = networks.tokenizer(recipe.network)
+        self.captions = Captions(train, recipe.seed)
+        self.tokens = self._tokenize(self.captions.sentences).to(torch.int32)
         self.prompts = prompt_sets(recipe, train.classes)
 
-    def drawn(self, places: Tensor, epoch: int) -> Tensor:
-        """The caption of each of these pictures in an epoch, as rows of ``tokens``, int64 ``[B]``."""
-        chance = torch.rand(len(self._counts), generator=generator(self.seed, "captions", epoch))[places]
-        which = (chance * self._counts[places]).long().clamp(max=self._counts[places] - 1)
-        return self._captions[self._first[places] + which]
-
-    def loss(self, network: nn.Module, pictures: Tensor, places: Tensor, epoch: int, owners: Tensor) -> Tensor:
-        clip = cast(Any, network)
-        distinct, which = torch.unique(self.drawn(places.cpu(), epoch), return_inverse=True)  # a sentence is read once
-        which = which.to(pictures.device)
-        texts = clip.encode_text(self.tokens[distinct].long().to(pictures.device), normalize=True)[which]
-        images = clip.encode_image(pictures, normalize=True)
-        with torch.autocast(pictures.device.type, enabled=False):  # the scale is up to 100, and bfloat16 has three digits
+    def loss(self, module: nn.Module, step: Step) -> Tensor:
+        clip, device = cast(Any, module), step.pictures.device
+        distinct, which = torch.unique(self.captions.drawn(step.places, step.epoch), return_inverse=True)  # a sentence is read once
+        which = which.to(device)
+        texts = clip.encode_text(self.tokens[distinct].long().to(device), normalize=True)[which]
+        images = clip.encode_image(step.pictures, normalize=True)
+        with torch.autocast(device.type, enabled=False):  # the scale is up to 100, and bfloat16 has three digits
             return contrastive_loss(images.float(), texts.float(), which, clip.logit_scale.exp())
 
     def classifiers(self, network: nn.Module) -> dict[str, nn.Module]:
@@ -110,14 +151,9 @@ class Contrast:
             name: zero_shot.ZeroShot(network, zero_shot.text_embeddings(encode, prompts)) for name, prompts in self.prompts.items()
         }
 
-    def after_step(self, network: nn.Module) -> None:
+    def after_step(self, module: nn.Module, done: float) -> None:
         with torch.no_grad():
-            cast(Any, network).logit_scale.clamp_(0, torch.tensor(100.0).log())
-
-
-def objective(recipe: Recipe, train: Examples) -> Objective:
-    """The objective of a recipe's task. Captions must have been gathered for ``contrast``."""
-    return Classification(recipe, train) if recipe.task == "classify" else Contrast(recipe, train)
+            cast(Any, module).logit_scale.clamp_(0, torch.tensor(100.0).log())
 
 
 def prompt_sets(recipe: Recipe, classes: ClassList) -> dict[str, tuple[tuple[str, ...], ...]]:

@@ -28,6 +28,7 @@ from xbench.training.recipes import Recipe
 if TYPE_CHECKING:
     from xbench.training.examples import Splits
     from xbench.training.fitting import Epoch, Fit
+    from xbench.training.tasks import Task
 
 FILES = ("request.json", "last.ckpt", "last.ckpt.tmp", "history.json", "history.svg", "model.safetensors", "model.json")
 
@@ -125,20 +126,20 @@ def _train(
 
     import torch
 
-    from xbench.training import examples, networks, objectives
+    from xbench.training import examples, objectives, tasks
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    splits = examples.open_splits(chosen.data, chosen.preprocessing.preprocessing(), registry)
+    task = tasks.opened(chosen, registry)
+    splits = examples.open_splits(chosen.data, task.preprocessing, registry)
     with torch.random.fork_rng():
         torch.manual_seed(chosen.seed)
-        network = networks.build(chosen.network, len(splits.train.classes), chosen.preprocessing.size)
-        started = networks.start_from(network, chosen.network.init) if chosen.network.init else ""
+        network, started = task.network(len(splits.train.classes))
         network = network.to(memory_format=torch.channels_last)
         objectives.prompt_sets(chosen, splits.train.classes)  # before minutes of reading
         checkpoint = folder / "last.ckpt" if resume and (folder / "last.ckpt").is_file() else None
         _note_request(chosen, splits, folder, checkpoint is not None)
         passes = fitting.trainer(chosen, folder, device, devices, progress)
-        _gather(chosen, splits, progress)
+        _gather(chosen, splits, task.captions, progress)
 
         def kept(fit: fitting.Fit) -> None:
             last = fit.history[-1]
@@ -148,11 +149,11 @@ def _train(
                 f"epoch {last['epoch']}/{chosen.training.epochs}: loss {last['loss']:.4f}, {shown}, {last['seconds']:.0f} s"
             )
 
-        fit = fitting.Fit(network, objectives.objective(chosen, splits.train), chosen, splits, folder, kept)
+        fit = fitting.Fit(network, task.objective(splits), chosen, splits, folder, kept)
         fitting.fit(passes, fit, checkpoint)
         if not passes.is_global_zero:
             return None
-        return Outcome(folder, _finish(fit, chosen, splits, folder, started), True)
+        return Outcome(folder, _finish(fit, task, chosen, splits, folder, started), True)
 
 
 def _note_request(chosen: Recipe, splits: Splits, folder: Path, resumed: bool) -> None:
@@ -171,29 +172,29 @@ def _note_request(chosen: Recipe, splits: Splits, folder: Path, resumed: bool) -
         write_text(path, json.dumps({"recipe": chosen.model_dump(mode="json"), "revisions": revisions}, indent=1) + "\n")
 
 
-def _gather(chosen: Recipe, splits: Splits, progress: Progress) -> None:
+def _gather(chosen: Recipe, splits: Splits, spoken: Sequence[str], progress: Progress) -> None:
     """Read the pictures once where they fit into memory, or where their captions must be known before."""
     from xbench.training.examples import worker_count
 
     splits.train.masks = chosen.training.token_labels > 0
     keep = sum(split.bytes for split in splits.named().values()) <= chosen.data.cache_gb * 1e9
     for name, split in splits.named().items():
-        captions = name == "train" and chosen.task == "contrast"
+        captions = name in spoken
         if keep or captions:
             split.gather(keep, captions, worker_count(chosen.data.workers), progress)
 
 
-def _finish(fit: Fit, chosen: Recipe, splits: Splits, folder: Path, started: str) -> Card:
+def _finish(fit: Fit, task: Task, chosen: Recipe, splits: Splits, folder: Path, started: str) -> Card:
     """Round the selected weights, judge them on what was held out, and write them with their card."""
     from xbench.training import objectives, weights
 
     state = weights.halved(fit.best)
-    network = fit.network
+    network = fit.objective.network(fit.network)
     network.load_state_dict(weights.restored(state))
     network = network.to(fit.device)
+    classifiers = fit.objective.classifiers(network)
     held_out: dict[str, dict[str, FigureCard]] = {}
     for name, split in splits.test.items():
-        classifiers = fit.objective.classifiers(network)
         logits, places = objectives.evaluate(classifiers, split, chosen.training.batch_size, fit.workers, fit.device)
         clusters = split.clusters
         found = objectives.with_errors(logits, split.present[places], [clusters[i] for i in places.tolist()])
@@ -206,10 +207,10 @@ def _finish(fit: Fit, chosen: Recipe, splits: Splits, folder: Path, started: str
         generated=splits.train.dataset.generated,
         classes=list(splits.train.classes.names),
         synsets=list(splits.train.classes.synsets),
-        template=chosen.template if chosen.task == "contrast" else "",
+        template=chosen.template if task.captions else "",
         prompts=chosen.prompts,
         network=chosen.network,
-        preprocessing=chosen.preprocessing,
+        preprocessing=recipes.Input.of(task.preprocessing),
         held_out=held_out,
         data={
             name: SplitCard(
@@ -229,6 +230,8 @@ def _finish(fit: Fit, chosen: Recipe, splits: Splits, folder: Path, started: str
         seconds=round(sum(epoch["seconds"] for epoch in fit.history), 1),
         machine=_machine(fit),
         versions=_versions(),
+        parts=task.parts,
+        remarks=task.remarks,
         sha256=weights.save(folder / "model.safetensors", state),
     )
     write_text(folder / "model.json", json.dumps(card.model_dump(mode="json"), indent=1) + "\n")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import safetensors
 import safetensors.torch
@@ -12,10 +14,11 @@ from torch import Tensor, nn
 
 from xbench.errors import XbenchError
 from xbench.keys import file_digest
+from xbench.modelview import Model
 from xbench.store import write
 from xbench.training import networks
 from xbench.training.cards import Card
-from xbench.training.recipes import ClipNetwork
+from xbench.training.recipes import ClipNetwork, Projection
 from xbench.zero_shot import Encoder
 
 
@@ -49,11 +52,8 @@ def network(card: Card, weights: Path) -> nn.Module:
     Raises:
         XbenchError: the weights are not those that the card is about, or do not fit.
     """
-    found = file_digest(weights)
-    if found != card.sha256:
-        raise XbenchError(
-            f"{weights} is not the file of its card: sha256 {found[:16]}, not {card.sha256[:16]}; train or copy it anew"
-        )
+    _check(card, weights)
+    assert not isinstance(card.network, Projection)
     with torch.random.fork_rng(devices=[]):
         built = networks.build(card.network, len(card.classes), card.preprocessing.size)
     try:
@@ -62,6 +62,46 @@ def network(card: Card, weights: Path) -> nn.Module:
         reason = str(error).strip().splitlines()[0]
         raise XbenchError(f"{weights} does not fit its card's network: {reason}; train it anew") from error
     return built.eval()
+
+
+def projection(card: Card, weights: Path) -> tuple[Tensor, Tensor | None]:
+    """The projection of a card: weight ``[D, W]`` and bias ``[D]`` or None, float32.
+
+    Raises:
+        XbenchError: the weights are not those that the card is about, or no projection.
+    """
+    if card.task != "masked_max":
+        raise XbenchError(f"{weights} is a model of the task {card.task}, no projection; name what xbench train eclip made")
+    _check(card, weights)
+    found = restored(safetensors.torch.load_file(weights))
+    return found["weight"], found.get("bias")
+
+
+def tower_digest(visual: nn.Module) -> str:
+    """sha256 over the weights of a CLIP's image tower, hex (20 digits)."""
+    hasher = hashlib.sha256()
+    for name, tensor in visual.state_dict().items():
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hasher.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()[:20]
+
+
+def fits(card: Card, model: Model) -> bool:
+    """Whether a projection was trained for a CLIP: by the file of its weights, which copies with other weights name too, or else by
+    the weights of the image tower."""
+    if not card.parts:
+        return False
+    if card.parts["file"] in (file_digest(path) for path in model.files):
+        return True
+    return card.parts["tower"] == tower_digest(cast(nn.Module, model.network.visual))
+
+
+def _check(card: Card, weights: Path) -> None:
+    found = file_digest(weights)
+    if found != card.sha256:
+        raise XbenchError(
+            f"{weights} is not the file of its card: sha256 {found[:16]}, not {card.sha256[:16]}; train or copy it anew"
+        )
 
 
 def encoder(card: Card, clip: nn.Module) -> Encoder:
