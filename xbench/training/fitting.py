@@ -58,13 +58,8 @@ class Fit(pl.LightningModule):
         self, network: nn.Module, objective: Objective, recipe: Recipe, splits: Splits, folder: Path, kept: Callable[[Fit], None]
     ) -> None:
         super().__init__()
-        self.network, self.objective, self.recipe, self.splits, self.folder = (
-            objective.module(network),
-            objective,
-            recipe,
-            splits,
-            folder,
-        )
+        self.network = objective.module(network)
+        self.objective, self.recipe, self.splits, self.folder = objective, recipe, splits, folder
         self.averaged = _average(self.network, recipe.training.ema) if recipe.training.ema else None
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}

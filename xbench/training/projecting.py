@@ -71,7 +71,7 @@ class Frozen:
         """Of the cosines: the inverse of CLIP's temperature."""
         return cast(Tensor, self.clip.network.logit_scale).exp()
 
-    def to(self, device: torch.device) -> None:
+    def _to(self, device: torch.device) -> None:
         """Move all of it; the text tower stays where it is."""
         for model in (self.clip, self.encoder):
             if model is not None:
@@ -87,6 +87,7 @@ class Frozen:
 
     def pooled(self, projection: nn.Module, pictures: Tensor) -> Tensor:
         """Embeddings of pictures, float32 ``[B, D]`` of length 1: masked max pooling of what a projection makes of the tokens."""
+        self._to(pictures.device)
         with torch.no_grad():
             places = self.tower.places(pictures)
             mask = self.mask(pictures, (places.shape[1], places.shape[2]))
@@ -171,7 +172,6 @@ class MaskedMax(Objective):
 
     def loss(self, module: nn.Module, step: Step) -> Tensor:
         device = step.pictures.device
-        self.frozen.to(device)
         distinct, which = torch.unique(self.captions.drawn(step.places, step.epoch), return_inverse=True)  # a sentence is read once
         which = which.to(device)
         images = self.frozen.pooled(module, step.pictures)

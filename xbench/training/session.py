@@ -137,7 +137,7 @@ def _train(
         network = network.to(memory_format=torch.channels_last)
         objectives.prompt_sets(chosen, splits.train.classes)  # before minutes of reading
         checkpoint = folder / "last.ckpt" if resume and (folder / "last.ckpt").is_file() else None
-        _note_request(chosen, splits, folder, checkpoint is not None)
+        _note_request(chosen, task, splits, folder, checkpoint is not None)
         passes = fitting.trainer(chosen, folder, device, devices, progress)
         _gather(chosen, splits, task.captions, progress)
 
@@ -156,14 +156,14 @@ def _train(
         return Outcome(folder, _finish(fit, task, chosen, splits, folder, started), True)
 
 
-def _note_request(chosen: Recipe, splits: Splits, folder: Path, resumed: bool) -> None:
+def _note_request(chosen: Recipe, task: Task, splits: Splits, folder: Path, resumed: bool) -> None:
     """Write down what is about to be trained, or check that it is what was begun.
 
     Raises:
-        XbenchError: the data are not those that the training began with.
+        XbenchError: the data, or the models that it builds on, are not those that the training began with.
     """
     path = folder / "request.json"
-    revisions = {name: split.dataset.revision for name, split in splits.named().items()}
+    revisions = {name: split.dataset.revision for name, split in splits.named().items()} | task.parts
     if resumed:
         difference = _difference(json.loads(path.read_text(encoding="utf-8"))["revisions"], revisions)
         if difference:
