@@ -26,7 +26,7 @@ def eclip(model: ModelView, batch: Batch, projection: str = "") -> Tensor:
     """ITSM through a projection that was trained by masked max pooling: a reconstruction of ECLIP, whose code is unpublished.
 
     projection: what `xbench train eclip` made for this CLIP, its folder, card or weights; where none is named, one that ships. Its
-    card says which choices are xbench's own. There is no mask when it explains. [B, h, w], signed, in [-1, 1].
+    card says which choices are xbench's own. There is no mask when it explains. [B, h, w], unsigned, from 0 to 1 as ``itsm``.
 
     Raises:
         NotApplicable: no projection that ships is for this CLIP.
