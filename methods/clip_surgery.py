@@ -63,19 +63,19 @@ def _places(model: ModelView, batch: Batch, blocks: int) -> Tensor:
         raise XbenchError(f"method clip_surgery: blocks must be positive, not {blocks}")
     if not tower.blocks[0].residual:
         pool = tower.blocks[-1]
-        return tower.project(_by_values(pool, seen.streams[-1])[:, 1:]).unflatten(1, seen.grid)
+        return tower.project(_by_values(pool, seen.streams[-1])[:, 1:]).reshape(len(batch), *seen.grid, -1)
     if blocks > len(tower.blocks):
         raise XbenchError(f"method clip_surgery: {model.model.id} has {len(tower.blocks)} blocks, not {blocks}; choose blocks=")
     first = len(tower.blocks) - blocks
     beside = seen.streams[first].clone()
     for block, stream in zip(tower.blocks[first:], seen.streams[first:], strict=False):
         beside += block.out(_by_values(block, stream))
-    return tower.project(tower.last(beside)[:, 1:]).unflatten(1, seen.grid)
+    return tower.project(tower.last(beside)[:, 1:]).reshape(len(batch), *seen.grid, -1)
 
 
 def _by_values(block: Block, stream: Tensor) -> Tensor:
     """softmax(scale V V^T) V by heads, ``[B, N, width]``; in a pool of V's directions."""
-    values = block.parts(stream)[2].unflatten(-1, (block.heads, -1)).transpose(1, 2)
+    values = block.parts(stream)[2].reshape(*stream.shape[:2], block.heads, -1).transpose(1, 2)
     alike = values if block.residual else F.normalize(values, dim=-1) * POOL_SCALE**0.5
     weights = (alike @ alike.transpose(-2, -1) * values.shape[-1] ** -0.5).softmax(dim=-1)
     return (weights @ values).transpose(1, 2).flatten(2)

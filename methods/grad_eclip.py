@@ -60,7 +60,7 @@ def _summed(model: ModelView, batch: Batch, count: int) -> Tensor:
     share = count / len(tower.blocks)
     model.charge(share, share)
     maps = [(v[:, 1:] * g[:, :1]).sum(dim=-1).relu() for v, g in zip(weighted, gradients, strict=True)]
-    return torch.stack(maps).sum(dim=0).unflatten(1, seen.grid)
+    return torch.stack(maps).sum(dim=0).reshape(-1, *seen.grid)
 
 
 def _nearness(q: Tensor, k: Tensor) -> Tensor:

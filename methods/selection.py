@@ -32,4 +32,4 @@ def selected(features: Tensor) -> Tensor:
     highest = places.amax(dim=2, keepdim=True)
     chosen = (places == highest) & (places.amin(dim=2, keepdim=True) < highest)
     shares = chosen / chosen.sum(dim=2, keepdim=True).clamp(min=1)
-    return shares.sum(dim=1).unflatten(1, features.shape[2:])
+    return shares.sum(dim=1).reshape(-1, *features.shape[2:])

@@ -6,9 +6,6 @@ steps=stratified(k)   one point in each of k equal strata and both ends; all at 
                       item, so that all methods share it. mean + (first - last) * (mean place - 1/2) is the trapezoid rule over
                       all pixels in expectation, from far fewer points; one item's estimate may be outside of [0, 1] by 1 / (2 k)
 
-The normalised forms are (area - p_substrate) / (p_picture - p_substrate), comparable across
-models; they are not applicable where the substrate costs the target less than LEAST_DROP of probability.
-
 Other implementations differ: RISE takes 224 * 8 pixels a step, some leave out an end point or divide by the number of points.
 """
 
@@ -19,19 +16,18 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from xbench import Curve, SaliencyMap, Score, Spec, XbenchError, metric
+from xbench import Curve, SaliencyMap, Score, Spec, metric
 from xbench.probing import check_output, check_substrate
 
 from ._curves import AXES, RISE_STEPS, area, check_steps, counts, mean_curve
 
-LEAST_DROP = 0.05
 CITE, CHANCE = "petsiuk2018rise", "the `random` row"
 ANY = (float("-inf"), float("inf"))
 AREA = (-0.5, 1.5)  # [0, 1] if exact; an estimate from k strata is at most 1 / (2 k) outside
 
 
 @dataclass(frozen=True)
-class _Curve:
+class CurveArea:
     """steps: ``exact(n)`` or ``stratified(k)``. substrate: what stands in for a removed pixel (see xbench.probing.SUBSTRATES).
 
     output: what of the target is measured, its ``probability``, ``logit``, or of a CLIP its ``cosine``.
@@ -66,48 +62,16 @@ class _Curve:
         return counts(self.steps, map_.size[0] * map_.size[1], map_.seed)
 
 
-class _Normalised(_Curve):
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.output != "probability":  # a least drop of logits or cosines would be another one for every model
-            raise XbenchError(f"normalised insertion and deletion are of probabilities; ask for insertion(output={self.output})")
-
-    def score(self, map_: SaliencyMap, responses: list[Tensor]) -> Score:
-        """The area between the end points; the vector is the curve itself, raw."""
-        raw = super().score(map_, responses)
-        assert raw.vector
-        removed, picture = (raw.vector[0], raw.vector[-1])[:: 1 if self.inserting else -1]
-        if picture - removed < LEAST_DROP:
-            why = f"the substrate costs the target less than {LEAST_DROP} of probability"
-            return Score(vector=raw.vector, not_applicable=why)
-        return Score((raw.value - removed) / (picture - removed), raw.vector)
-
-
 @metric("deletion", kind="faithfulness", version="1", direction="lower", range=AREA, chance=CHANCE, axes=AXES, cite=CITE)
 @dataclass(frozen=True)
-class Deletion(_Curve):
+class Deletion(CurveArea):
     """Area under the target's probability while the most salient pixels are removed first. Lower is better."""
 
 
 @metric("insertion", kind="faithfulness", version="1", direction="higher", range=AREA, chance=CHANCE, axes=AXES, cite=CITE)
 @dataclass(frozen=True)
-class Insertion(_Curve):
+class Insertion(CurveArea):
     """Area under the target's probability while the most salient pixels are shown first. Higher is better."""
-
-    substrate: str = "rise_blur"
-    inserting: ClassVar[bool] = True
-
-
-@metric("deletion_normalised", kind="faithfulness", version="1", direction="lower", range=ANY, chance=CHANCE, cite=CITE)
-@dataclass(frozen=True)
-class DeletionNormalised(_Normalised):
-    """Deletion between its end points: 0 = as if all were removed at once, 1 = as if nothing were. Lower is better."""
-
-
-@metric("insertion_normalised", kind="faithfulness", version="1", direction="higher", range=ANY, chance=CHANCE, cite=CITE)
-@dataclass(frozen=True)
-class InsertionNormalised(_Normalised):
-    """Insertion between its end points: 1 = as if all were shown at once. Higher is better."""
 
     substrate: str = "rise_blur"
     inserting: ClassVar[bool] = True

@@ -69,9 +69,9 @@ def _prompts(
         return known, fill([given], known.names) if isinstance(given, str) else tuple((own,) for own in given), ()
     if prompts:
         path = Path(prompts).expanduser()
-        sentences = _sentences(path, f"; the card's own sets: {', '.join(card.prompts)}" if card.prompts else "")
-        listed = known if tuple(sentences) == known.names else ClassList(tuple(sentences))
-        return listed, tuple(sentences.values()), (path,)
+        found = _sentences(path, f"; the card's own sets: {', '.join(card.prompts)}" if card.prompts else "")
+        listed = known if tuple(found) == known.names else ClassList(tuple(found))
+        return listed, tuple(found.values()), (path,)
     listed = _parse(_lines(Path(classes).expanduser())) if classes else known
     sentences, more = templates(id, template or card.template)
     return listed, fill(sentences, listed.names), (*((Path(classes).expanduser(),) if classes else ()), *more)

@@ -8,6 +8,7 @@ Modules are *scanned* for decorators (parsed, not run) so that ids are known at 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
 import importlib
 import importlib.metadata
@@ -181,7 +182,7 @@ class Registry:
             if key in given:
                 raise XbenchError(f"{kind} {spec.name} got {key!r} twice: {spec}")
             given[key] = value
-        hints = typing.get_type_hints(plugin.make.__init__ if inspect.isclass(plugin.make) else plugin.make)
+        hints = _hints(plugin.make)
         args: list[Value] = []
         kwargs: list[tuple[str, Value]] = []
         for name, parameter in named.items():
@@ -229,6 +230,12 @@ class Registry:
         if type(value) is not hint:
             raise XbenchError(f"{what} must be {getattr(hint, '__name__', hint)}, not {value!r}")
         return value
+
+
+def _hints(make: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a plug-in's parameters. Fields of a dataclass are read where their class stands, which may be another module."""
+    own = not inspect.isclass(make) or dataclasses.is_dataclass(make)
+    return typing.get_type_hints(make if own else make.__init__)
 
 
 registry = Registry()

@@ -78,7 +78,7 @@ def plant(tmp_path):
         source = "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
         assert old in source, old
         source = source.replace(old, new)
-        source = re.sub(r"^from (\._\w+|__future__) import .*\n", "", source, flags=re.MULTILINE)
+        source = re.sub(r"^from (\.\w+|__future__) import .*\n", "", source, flags=re.MULTILINE)
         source = re.sub(r'(@metric\(\s*")', rf"\g<1>{prefix}", source)
         (tmp_path / "mutant.py").write_text("from __future__ import annotations\n" + source, encoding="utf-8")
         registry.load(str(tmp_path / "mutant.py"))

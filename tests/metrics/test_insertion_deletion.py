@@ -320,7 +320,7 @@ def test_the_metric_agrees_with_the_definition(linear, probed):
 
 @pytest.mark.parametrize("number", range(len(SOURCE_MUTANTS)))
 def test_planted_mutants_of_the_source_are_caught(linear, probed, plant, number):
-    plant(f"mutant{number}_", ("_curves.py", "insertion_deletion.py"), *SOURCE_MUTANTS[number])
+    plant(f"mutant{number}_", ("_curves.py", "insertion_deletion.py", "normalised_areas.py"), *SOURCE_MUTANTS[number])
     assert not agrees(f"mutant{number}_", linear, probed)
 
 

@@ -121,3 +121,18 @@ def test_refused_metrics_say_why_wherever_they_are_named(tmp_path, tiny_suite):
         registry.metric("refusing/Rihgt")
     assert registry.metric("refusing/Right").plugin.names is None
     assert registry.get("metric", "refusing/<Name>").names() == ["Wrong"]
+
+
+def test_parameters_that_a_dataclass_has_from_another_module_are_read(tmp_path, monkeypatch):
+    """Where annotations are text, as in modules that import their names for types alone."""
+    base = "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom xbench import Spec\n\n"
+    base += "@dataclass(frozen=True)\nclass Base:\n    steps: Spec\n    share: float = 0.5\n"
+    (tmp_path / "the_base.py").write_text(base)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mine = "from the_base import Base\nfrom dataclasses import dataclass\nfrom xbench import metric\n\n"
+    mine += "@metric('inheriting', kind='faithfulness', version='1', direction='lower')\n@dataclass(frozen=True)\n"
+    mine += "class Mine(Base):\n    '''A metric.'''\n    more: int = 1\n"
+    (tmp_path / "inheriting.py").write_text(mine)
+    registry.load(str(tmp_path / "inheriting.py"))
+    made = registry.metric("inheriting(exact(3), share=0.25, more=2)")()
+    assert (str(made.steps), made.share, made.more) == ("exact(3)", 0.25, 2)
