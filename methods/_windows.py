@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -30,21 +31,23 @@ class Framed:
         """``[windows, D]``, of length 1; windows are resized to the model's input. Only those that nobody asked for yet are run;
         the method is charged for all."""
         new = [window for window in dict.fromkeys(windows) if window not in self.known]
-        step = PASSES * len(batch)
+        step = PASSES * (model.pass_size or len(batch))
         for start in range(0, len(new), step):
             some = new[start : start + step]
-            found = model.embeddings(batch, torch.stack([self._cut(model, window) for window in some]))
+            found = model.embeddings(batch, self._cut(model, some))
             self.known.update(zip(some, found, strict=True))
         model.charge(forwards=(len(windows) - len(new)) / len(batch.items))
         return torch.stack([self.known[window] for window in windows])
 
-    def _cut(self, model: ModelView, window: Window) -> Tensor:
-        """A window at the model's input size, kept within the range of pixels as preprocessing would."""
-        top, left, side = window
+    def _cut(self, model: ModelView, windows: Sequence[Window]) -> Tensor:
+        """Windows at the model's input size, ``[windows, 3, H, W]``, kept within the range of pixels as preprocessing would."""
         how = model.model.preprocessing
-        cut = self.picture[None, :, top : top + side, left : left + side]
-        black, white = (how.normalise(torch.full((3, 1, 1), value)).to(cut.device) for value in (0, 255))
-        return F.interpolate(cut, how.size, mode="bicubic", antialias=True)[0].clamp(black, white)
+        black, white = (how.normalise(torch.full((3, 1, 1), value)).to(self.picture.device) for value in (0, 255))
+        found = []
+        for _, alike in itertools.groupby(windows, key=lambda window: window[2]):
+            cuts = torch.stack([self.picture[:, top : top + side, left : left + side] for top, left, side in alike])
+            found.append(F.interpolate(cuts, how.size, mode="bicubic", antialias=True).clamp(black, white))
+        return torch.cat(found)
 
 
 def framed(model: ModelView, batch: Batch, row: int, margin: int) -> Framed:

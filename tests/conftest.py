@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from xbench.registry import registry
 from xbench.suite import Suite, Track
@@ -15,6 +16,8 @@ from xbench.suite import Suite, Track
 TINY = Path(__file__).with_name("tiny.py")
 CLIPS = Path(__file__).with_name("tiny_clips.py")
 torch.set_num_threads(1)
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no test asks the clock
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,6 +21,7 @@ from xbench.report import pictures
 from xbench.zero_shot import retold
 
 COLUMNS = 6
+PASS = 16  # windows of a picture that are embedded at once
 WRAPPED = 28  # characters of a caption's line
 
 
@@ -79,7 +80,7 @@ def explain_words(
     prompts = [*((text,) for text in texts), *(tuple(word.replace("_", " ") for word in s.lemmas) for s in synsets)]
     loaded: Model = registry.bind("model", model_spec)()
     model = retold(loaded, asked, prompts)
-    image, view, rows, said = read(path), ModelView(model), [], []
+    image, view, rows, said = read(path), ModelView(model, pass_size=PASS), [], []
     inputs = model.inputs([image], "crop")
     for target, name in enumerate(asked.names):
         row, _, _ = _row(model, image, path.name, bound, target, view, inputs)

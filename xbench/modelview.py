@@ -221,9 +221,10 @@ class ModelView:
     Every tensor that it returns is detached. Gradients are those of the target's *logit*.
     """
 
-    def __init__(self, model: Model, progress: Callable[[int], None] | None = None) -> None:
+    def __init__(self, model: Model, progress: Callable[[int], None] | None = None, pass_size: int = 0) -> None:
         self.model = model
         self.progress = progress
+        self.pass_size = pass_size  # pictures that are embedded at once, where that is not the batch's own number
         self._prober: Prober | None = None
         self._home: Tensor | None = None
         self._passes: dict[tuple[str, str], _Pass] = {}
@@ -286,7 +287,7 @@ class ModelView:
 
         In passes of the batch's shape, the last one padded; the items of the batch share the cost. For models with text.
         """
-        size = len(batch)
+        size = self.pass_size or len(batch)
         found = []
         self._inside = True
         try:

@@ -166,7 +166,7 @@ MUTANTS = [
     ("range(0, margin + n, step)", "range(0, n, step)"),
     ('"bicubic"', '"bilinear"'),
     (".clamp(black, white)", ""),
-    ("left : left + side]\n", "left : left + side].flip(2)\n"),
+    ("left : left + side] for", "left : left + side].flip(2) for"),
     ("batch.images[row], batch", "batch.images[0], batch"),
     ("2 * block < blocks", "block == 0"),
     ("2 * block < blocks", "2 * block >= blocks"),
