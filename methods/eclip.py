@@ -13,6 +13,7 @@ from xbench import Batch, Model, ModelView, NotApplicable, XbenchError, method
 from xbench.training import cards, weights
 
 from .itsm import TOKENS, similarity
+from .selection import selected
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -32,9 +33,24 @@ def eclip(model: ModelView, batch: Batch, projection: str = "") -> Tensor:
         NotApplicable: no projection that ships is for this CLIP.
         XbenchError: the projection that is named is for another one.
     """
+    return similarity(model, batch, _tokens(model, batch, projection))
+
+
+@method("eclip_selection", needs={"patch_tokens"}, cite="li2022exploring", files=_files)
+def eclip_selection(model: ModelView, batch: Batch, projection: str = "") -> Tensor:
+    """How many dimensions have their maximum at each place, by the projection of ``eclip``: what its pooling would keep without the
+    mask. The relevance mass is ECLIP's mFSR; ``token_selection`` is the same of CLIP's own. [B, h, w], class-agnostic, unsigned.
+
+    projection, errors: as of ``eclip``.
+    """
+    return selected(_tokens(model, batch, projection).permute(0, 3, 1, 2))
+
+
+def _tokens(model: ModelView, batch: Batch, projection: str) -> Tensor:
+    """The places in the joint space by the projection, ``[B, h, w, D]``."""
     weight, bias = _projection(model.model, projection)
     places = model.tower.placed(model.seen(batch))
-    return similarity(model, batch, F.linear(places, weight.to(places), None if bias is None else bias.to(places)))
+    return F.linear(places, weight.to(places), None if bias is None else bias.to(places))
 
 
 @functools.lru_cache(maxsize=8)

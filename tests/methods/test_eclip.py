@@ -110,6 +110,9 @@ def test_with_clips_own_projection_it_is_itsm(tmp_path):
     view = ModelView(model)
     got = registry.method(f'eclip(projection="{tmp_path}")')(view, batch)
     assert torch.allclose(got, registry.method("itsm")(view, batch), atol=1e-6)
+    selection = registry.method(f'eclip_selection(projection="{tmp_path}")')(view, batch)
+    assert torch.equal(selection, registry.method("token_selection")(view, batch))
+    assert selection.sum(dim=(1, 2)).tolist() == [8.0] * 3
 
 
 def test_a_projection_that_fits_ships_or_the_remedy_is_named(tmp_path, monkeypatch):
