@@ -11,30 +11,27 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from xbench import Batch, ModelView, XbenchError, method
+from xbench import Batch, ModelView, method
 from xbench.maps import min_max
 from xbench.towers import Block
 
-from .itsm import TOKENS
+from .itsm import TOKENS, last_blocks
 
 POOL_SCALE = 8.0  # of the cosines of values in a ResNet's attention pool, times the usual scale (the authors' code)
 
 
 @method("clip_surgery", needs=TOKENS, cite="li2025clipsurgery")
-def clip_surgery(model: ModelView, batch: Batch, blocks: int = 6) -> Tensor:
+def clip_surgery(model: ModelView, batch: Batch, share: float = 0.5) -> Tensor:
     """Both surgeries. The map of a class depends on all classes of the model; with a single one it is ``clip_surgery_single``.
 
     With c_jn the cosine of place j and text n, and w_n = p_n / mean(p), p the softmax over the texts of twice the cosine with the
-    whole picture: w_n c_jn - mean over m of w_m c_jm, from 0 to 1 over the places. blocks: how many of the last are operated on,
-    six of twelve there; a ResNet has its attention pool. [B, h, w], unsigned.
-
-    Raises:
-        XbenchError: the tower has fewer blocks.
+    whole picture: w_n c_jn - mean over m of w_m c_jm, from 0 to 1 over the places. share: of the blocks, the last of which are
+    operated on, six of twelve there; a ResNet has its attention pool. [B, h, w], unsigned.
     """
     texts = model.class_texts
     if len(texts) == 1:
-        return clip_surgery_single(model, batch, blocks)
-    places = F.normalize(_places(model, batch, blocks), dim=-1)
+        return clip_surgery_single(model, batch, share)
+    places = F.normalize(_places(model, batch, share), dim=-1)
     whole = F.normalize(model.seen(batch).embedding, dim=-1)
     probabilities = (2 * whole @ texts.T).softmax(dim=-1)
     weights = probabilities / probabilities.mean(dim=-1, keepdim=True)
@@ -44,29 +41,23 @@ def clip_surgery(model: ModelView, batch: Batch, blocks: int = 6) -> Tensor:
 
 
 @method("clip_surgery_single", needs=TOKENS, cite="li2025clipsurgery")
-def clip_surgery_single(model: ModelView, batch: Batch, blocks: int = 6) -> Tensor:
+def clip_surgery_single(model: ModelView, batch: Batch, share: float = 0.5) -> Tensor:
     """Architecture surgery, and of the text what the empty sentence has too is taken away: it depends on no other class.
 
-    The product of each place with (text - empty sentence), all of length 1, from 0 to 1 over the places. [B, h, w], unsigned.
-
-    Raises:
-        XbenchError: the tower has fewer blocks.
+    The product of each place with (text - empty sentence), all of length 1, from 0 to 1 over the places. share: as of
+    ``clip_surgery``. [B, h, w], unsigned.
     """
-    places = F.normalize(_places(model, batch, blocks), dim=-1)
+    places = F.normalize(_places(model, batch, share), dim=-1)
     return min_max((places * (model.texts(batch) - model.sentences([""]))[:, None, None]).sum(dim=-1))
 
 
-def _places(model: ModelView, batch: Batch, blocks: int) -> Tensor:
+def _places(model: ModelView, batch: Batch, share: float) -> Tensor:
     """What the places are in the joint space after the surgery, ``[B, h, w, D]``."""
     tower, seen = model.tower, model.seen(batch)
-    if blocks < 1:
-        raise XbenchError(f"method clip_surgery: blocks must be positive, not {blocks}")
+    first = len(tower.blocks) - last_blocks("clip_surgery", model, share)
     if not tower.blocks[0].residual:
         pool = tower.blocks[-1]
         return tower.project(_by_values(pool, seen.streams[-1])[:, 1:]).reshape(len(batch), *seen.grid, -1)
-    if blocks > len(tower.blocks):
-        raise XbenchError(f"method clip_surgery: {model.model.id} has {len(tower.blocks)} blocks, not {blocks}; choose blocks=")
-    first = len(tower.blocks) - blocks
     beside = seen.streams[first].clone()
     for block, stream in zip(tower.blocks[first:], seen.streams[first:], strict=False):
         beside += block.out(_by_values(block, stream))

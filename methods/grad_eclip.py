@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from xbench import Batch, ModelView, NotApplicable, XbenchError, method
+from xbench import Batch, ModelView, NotApplicable, method
 
-from .itsm import TOKENS
+from .itsm import TOKENS, last_blocks
 
 
 @method("grad_eclip", needs=TOKENS | {"gradients"}, cite="zhao2024gradeclip")
@@ -28,23 +28,22 @@ def grad_eclip(model: ModelView, batch: Batch) -> Tensor:
 
 
 @method("mmel", needs=TOKENS | {"gradients"}, cite="zhao2024gradeclip")
-def mmel(model: ModelView, batch: Batch, blocks: int = 4) -> Tensor:
+def mmel(model: ModelView, batch: Batch, share: float = 0.33) -> Tensor:
     """The sum of the maps of ``grad_eclip`` over the last blocks, all of them with one head.
 
-    A reconstruction without training: MMEL's own aggregation of layers is not public in detail. [B, h, w], unsigned.
+    A reconstruction without training: MMEL's own aggregation of layers is not public in detail. share: of the blocks, four of
+    twelve. [B, h, w], unsigned.
 
     Raises:
-        NotApplicable: as ``grad_eclip``. XbenchError: the tower has fewer blocks.
+        NotApplicable: as ``grad_eclip``.
     """
-    return _summed(model, batch, blocks)
+    return _summed(model, batch, last_blocks("mmel", model, share))
 
 
 def _summed(model: ModelView, batch: Batch, count: int) -> Tensor:
     tower, seen = model.tower, model.seen(batch)
     if not tower.reads_class_token:
         raise NotApplicable(f"grad_eclip: {model.model.id} reads the mean of its places, not a class token; use grad_cam or itsm")
-    if not 1 <= count <= len(tower.blocks):
-        raise XbenchError(f"method mmel: {model.model.id} has {len(tower.blocks)} blocks, not {count}; choose blocks=")
     first = len(tower.blocks) - count
     attended, weighted = [], []
     with torch.enable_grad():

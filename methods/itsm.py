@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from xbench import Batch, ModelView, method
 from xbench.maps import min_max
 
+from ._shared import require
+
 TOKENS = {"patch_tokens", "text"}
 
 
@@ -26,6 +28,16 @@ def itsm(model: ModelView, batch: Batch, text: str = "") -> Tensor:
 def itsm_reversed(model: ModelView, batch: Batch, text: str = "") -> Tensor:
     """1 - ``itsm``: a baseline of the paper. text: as of ``itsm``. [B, h, w], unsigned."""
     return 1 - itsm(model, batch, text)
+
+
+def last_blocks(name: str, model: ModelView, share: float) -> int:
+    """How many of the tower's last blocks a share of them is, one at least.
+
+    Raises:
+        XbenchError: it is no share.
+    """
+    require(0 < share <= 1, f"{name}: share must be above 0 and at most 1, not {share}")
+    return max(1, round(share * len(model.tower.blocks)))
 
 
 def similarity(model: ModelView, batch: Batch, tokens: Tensor, text: str = "") -> Tensor:

@@ -11,7 +11,7 @@ from xbench.errors import NotApplicable, XbenchError
 from xbench.modelview import ModelView
 from xbench.registry import registry
 
-METHODS = ["itsm", "itsm_reversed", "clip_surgery(blocks=2)", "clip_surgery_single(blocks=2)", "grad_eclip", "mmel(blocks=2)"]
+METHODS = ["itsm", "itsm_reversed", "clip_surgery", "clip_surgery_single", "grad_eclip", "mmel(share=0.5)"]  # of four blocks
 
 
 @pytest.fixture(params=["vision", "resnet"])
@@ -193,10 +193,8 @@ def reference(name, model, batch, clips):
     return torch.stack(found)
 
 
-def spec_for(name, model):
-    if name == "mmel":
-        return f"mmel(blocks={blocks(model)})"
-    return f"{name}(blocks=2)" if name.startswith("clip_surgery") else name
+def spec_for(name):
+    return "mmel(share=0.5)" if name == "mmel" else name
 
 
 NAMES = ["itsm", "itsm_reversed", "clip_surgery", "clip_surgery_single", "grad_eclip", "mmel"]
@@ -205,7 +203,7 @@ NAMES = ["itsm", "itsm_reversed", "clip_surgery", "clip_surgery_single", "grad_e
 @pytest.mark.parametrize("name", NAMES)
 def test_each_method_agrees_with_its_plain_form(name, model, clips):
     batch = clips.batch(model)
-    found = explain(spec_for(name, model), model, batch)
+    found = explain(spec_for(name), model, batch)
     wanted = reference(name, model, batch, clips)
     assert found.shape == wanted.shape
     assert wanted.std() > 1e-4
@@ -220,7 +218,7 @@ MUTANTS = {
     "redundancy left in": ("clip_surgery", " - weighted.mean(dim=-1)", ""),
     "weights that do not matter": ("clip_surgery", "* weights[:, None, None]", ""),
     "the similarity not doubled": ("clip_surgery", "(2 * whole", "(whole"),
-    "from one block later": ("clip_surgery", "len(tower.blocks) - blocks\n", "len(tower.blocks) - blocks + 1\n"),
+    "from one block later": ("clip_surgery", "model, share)\n    if", "model, share) + 1\n    if"),
     "the empty sentence left in": ("clip_surgery_single", 'model.texts(batch) - model.sentences([""])', "model.texts(batch)"),
     "several heads": ("grad_eclip", "* q.shape[-1] ** -0.5", "* (q.shape[-1] / block.heads) ** -0.5"),
     "no loosened keys": ("grad_eclip", "* _nearness(block.out(q), block.out(k))[..., None]", ""),
@@ -242,8 +240,7 @@ def test_the_plain_forms_catch_mutants(mutant, clips):
     assert old in source
     namespace = {"__name__": "xbench.methods.mutant", "__package__": "xbench.methods"}
     exec(compile(_undecorated(source).replace(old, new), "mutant.py", "exec"), namespace)
-    parameters = {"blocks": 2} if name.startswith("clip_surgery") else {}
-    found = namespace[name](ModelView(model), batch, **parameters)
+    found = namespace[name](ModelView(model), batch)
     wanted = reference(name, model, batch, clips)
     assert not torch.allclose(found, wanted, rtol=1e-2, atol=1e-3 * float(wanted.abs().max()))
 
@@ -257,7 +254,7 @@ def _undecorated(source):
 
 
 def specs(model):
-    return [spec_for(name, model) for name in NAMES]
+    return [spec_for(name) for name in NAMES]
 
 
 def test_logits_are_bit_equal_before_and_after(model, clips):
@@ -293,30 +290,30 @@ def test_a_text_may_take_the_place_of_all_targets(model, clips):
 def test_one_class_alone_is_operated_on_in_the_single_form(clips):
     model = clips.model(clips.vision(), names=("ant",))
     batch = clips.batch(model, targets=(0, 0))
-    assert torch.equal(explain("clip_surgery(blocks=2)", model, batch), explain("clip_surgery_single(blocks=2)", model, batch))
+    assert torch.equal(explain("clip_surgery", model, batch), explain("clip_surgery_single", model, batch))
 
 
 def test_surgery_depends_on_the_other_classes_and_its_single_form_does_not(clips):
     clip = clips.vision()
     few, many = clips.model(clip), clips.model(clip, names=("ant", "bee", "cat", "dog"))
     batch = clips.batch(few)
-    for name, alike in (("clip_surgery(blocks=2)", False), ("clip_surgery_single(blocks=2)", True), ("itsm", True)):
+    for name, alike in (("clip_surgery", False), ("clip_surgery_single", True), ("itsm", True)):
         assert torch.allclose(explain(name, few, batch), explain(name, many, batch), atol=1e-6) is alike
 
 
 def test_costs_are_those_of_the_shared_pass_and_of_the_blocks_computed_anew(clips):
     model = clips.model(clips.vision())
     batch, costs = clips.batch(model), {}
-    for spec in ("itsm", "clip_surgery(blocks=2)", "grad_eclip", "mmel(blocks=2)"):
+    for spec in ("itsm", "clip_surgery", "grad_eclip", "mmel(share=0.5)"):
         view = ModelView(model)
         with view.account() as cost:
             registry.method(spec)(view, batch)
         costs[spec] = cost.forwards, cost.backwards
     assert costs == {
         "itsm": (1, 0),
-        "clip_surgery(blocks=2)": (1, 0),
+        "clip_surgery": (1, 0),
         "grad_eclip": (1.25, 0.25),
-        "mmel(blocks=2)": (1.5, 0.5),
+        "mmel(share=0.5)": (1.5, 0.5),
     }
 
 
@@ -325,11 +322,9 @@ def test_what_does_not_apply_says_why(clips):
     with pytest.raises(NotApplicable, match="reads the mean of its places"):
         explain("grad_eclip", pooled, clips.batch(pooled))
     model = clips.model(clips.vision())
-    for spec in ("clip_surgery(blocks=9)", "mmel(blocks=9)"):
-        with pytest.raises(XbenchError, match="tiny-clip has 4 blocks, not 9; choose blocks="):
+    for spec in ("clip_surgery(share=0)", "clip_surgery_single(share=1.5)", "mmel(share=-1)"):
+        with pytest.raises(XbenchError, match="share must be above 0 and at most 1, not"):
             explain(spec, model, clips.batch(model))
-    with pytest.raises(XbenchError, match="blocks must be positive"):
-        explain("clip_surgery(blocks=0)", model, clips.batch(model))
     assert explain("clip_surgery", clips.model(clips.resnet()), clips.batch(clips.model(clips.resnet()))).shape == (3, 2, 2)
 
 

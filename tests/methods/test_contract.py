@@ -26,8 +26,6 @@ CHEAP = {
     "occlusion": "occlusion(window=64, stride=32)",
     "convis": "convis(concept=bird.n.01)",
     "convis_stochastic": "convis_stochastic(concept=bird.n.01, draws=10)",
-    "clip_surgery": "clip_surgery(blocks=2)",
-    "clip_surgery_single": "clip_surgery_single(blocks=2)",
 }
 GRADCAM = ["AblationCAM", "FullGrad", "GradCAM", "ScoreCAM"]
 
