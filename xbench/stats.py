@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -270,13 +270,8 @@ class Scores:
     def _resampled(self, methods: Places, items: Mask, index: Places, size: int) -> tuple[Array, Array, Array]:
         """(figures, resampled, left out), as in Draws. index: of each item's cluster, 0 to size - 1."""
         sums, counts = self._sums(methods, items, index)
-        groups = min(size, MOST_GROUPS)
-        # In random groups: neighbours by name are often of one class, and groups of them would differ by more than chance.
-        order = np.random.Generator(np.random.PCG64(size)).permutation(size)
-        member = order * groups // size == np.arange(groups)[:, None]
-        blocks = [np.ones((1, size)), *_blocks(_resamples(size), max(size, sums.shape[1])), 1.0 - member]
         with np.errstate(invalid="ignore"):  # of one cluster alone nothing is left
-            found = [self._figures(weights @ sums, weights @ counts) for weights in blocks]
+            found = [self._figures(weights @ sums, weights @ counts) for weights in _weights(size, sums.shape[1])]
         return found[0][0], np.concatenate(found[1:-1]), found[-1]
 
     def _sums(self, methods: Places, items: Mask, index: Places) -> tuple[Any, Array]:
@@ -327,6 +322,18 @@ class Scores:
         return float((np.abs(gaps) >= abs(gaps[0]) * (1 - 1e-9) - 1e-15).mean())
 
 
+def draws(figures: Callable[[Array], Array], clusters: NDArray[np.generic]) -> Draws:
+    """Draws of figures that are no means, such as areas under curves: they are computed anew from how often each item counts.
+
+    figures: ``[R, N]`` -> ``[R, K]``. clusters: ``[N]``, names or numbers.
+    """
+    names, index = np.unique(clusters, return_inverse=True)
+    found = [figures(weights[:, index]) for weights in _weights(len(names), len(index))]
+    resampled = np.concatenate(found[1:-1])
+    seen, resampled, left_out = (_rounded(part, resampled) for part in (found[0][0], resampled, found[-1]))
+    return Draws(seen, resampled, left_out, len(index), len(names))
+
+
 def holm(p: Iterable[float]) -> Array:
     """Holm's (1979) adjusted p-values in the given order, which hold all at once. NaN stay, and count as no test."""
     values = np.array(list(p), dtype=np.float64)
@@ -335,6 +342,17 @@ def holm(p: Iterable[float]) -> Array:
     steps = values[order] * np.arange(len(order), 0, -1)
     values[order] = np.maximum.accumulate(steps).clip(max=1)
     return values
+
+
+def _weights(clusters: int, width: int) -> Iterator[Array]:
+    """How often each of C clusters counts: in what is seen ``[1, C]``; in the resamples, some at a time ``[r, C]``; and without
+    each of some groups of clusters ``[G, C]``. width: numbers that a resample is multiplied with."""
+    groups = min(clusters, MOST_GROUPS)
+    # In random groups: neighbours by name are often of one class, and groups of them would differ by more than chance.
+    order = np.random.Generator(np.random.PCG64(clusters)).permutation(clusters)
+    yield np.ones((1, clusters))
+    yield from _blocks(_resamples(clusters), max(clusters, width))
+    yield 1.0 - (order * groups // clusters == np.arange(groups)[:, None])
 
 
 @functools.lru_cache(maxsize=4)
