@@ -71,11 +71,16 @@ class Encoder:
     def __call__(self, sentences: Sequence[str]) -> Tensor:
         return self._remembered(tuple(sentences))
 
+    def whole(self, sentence: str) -> bool:
+        """Whether the tower reads a sentence to its end."""
+        return not self._context or self._count(sentence) <= self._context
+
     def check(self, sentences: Iterable[str]) -> None:
         """Raises XbenchError for a sentence that would be cut: what it says at its end would not count."""
-        for sentence in sentences if self._context else ():
-            if (tokens := self._count(sentence)) > self._context:
+        for sentence in sentences:
+            if not self.whole(sentence):
                 shown = sentence if len(sentence) <= SHOWN else f"{sentence[:SHOWN]}..."
+                tokens = self._count(sentence)
                 raise XbenchError(f"{shown!r} has {tokens} tokens, and the text tower reads {self._context}; shorten it")
 
 
@@ -118,8 +123,11 @@ class ZeroShot(nn.Module):
         return towers.of(self.visual)
 
     def forward(self, images: Tensor) -> Tensor:
-        embeddings = self.embed(images)
-        with torch.autocast(images.device.type, enabled=False):  # in bfloat16 logits of 25 would be off by 0.1
+        return self.logits(self.embed(images))
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """Embeddings of pictures, of length 1, ``[B, D]`` -> logits, float32 ``[B, classes]``."""
+        with torch.autocast(embeddings.device.type, enabled=False):  # in bfloat16 logits of 25 would be off by 0.1
             logits = self.logit_scale.exp() * embeddings @ self.texts.T
             return logits if self.logit_bias is None else logits + self.logit_bias
 
