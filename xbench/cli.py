@@ -50,7 +50,7 @@ def list_(
     for name in plugin:
         registry.load(name)
     if kind == "suites":
-        found = {name: suite.load(suite.find(name)).title for name in suite.suites()}
+        found = {name: suite.title(suite.find(name)) for name in suite.suites()}
     elif kind == "recipes":
         from xbench.training import recipes
 
@@ -143,11 +143,18 @@ def run(
     save_maps: Annotated[bool, typer.Option("--save-maps", help="Keep every map; changed metrics need no new ones.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what is in the run directory.")] = False,
 ) -> None:
-    """Run a suite, or what is left of it, and show the leaderboard."""
+    """Run a suite, or what is left of it, and show the leaderboard; an experiment, from the start, and show its figures."""
     from xbench import workflow
     from xbench.report.progress import Console
-    from xbench.suite import Selection, listed, parse_batch_size, parse_dtype, parse_shard
+    from xbench.suite import Selection, experiment, find, listed, parse_batch_size, parse_dtype, parse_shard
 
+    if experiment(find(suite)):
+        texts = {"--methods": methods, "--metrics": metrics, "--shard": shard}
+        fixed = {"--dtype": dtype != "float32", "--workers": workers > 1, "--save-maps": save_maps, "--fresh": fresh}
+        if given := [name for name, value in (texts | fixed).items() if value]:
+            raise XbenchError(f"{suite} is an experiment without maps, to which {given[0]} does not apply; leave it out")
+        _run_ood(suite, models, datasets, limit, seed, out, batch_size, device, threads, plugin)
+        return
     lists = (listed(methods), listed(models), listed(datasets), listed(metrics))
     size, tuned = parse_batch_size(batch_size)
     selection = Selection(*lists, limit, seed, size, parse_shard(shard), device, parse_dtype(dtype))
@@ -510,6 +517,47 @@ def doctor() -> None:
     print("all plug-ins load" if not failed else f"{failed} plug-ins do not load")
     if failed:
         raise typer.Exit(2)
+
+
+def _run_ood(
+    which: str,
+    models: str | None,
+    datasets: str | None,
+    limit: int | None,
+    seed: int | None,
+    out: Path | None,
+    batch_size: str | None,
+    device: str,
+    threads: int | None,
+    plugins: list[str],
+) -> None:
+    from xbench.ood import session
+    from xbench.report import detections
+    from xbench.report.progress import Console
+    from xbench.suite import listed, parse_batch_size
+
+    size, tuned = parse_batch_size(batch_size)
+    if tuned:
+        raise XbenchError(f"{which} is an experiment, which measures no batch size; give --batch-size a number")
+    start = time.perf_counter()
+    with Console(unit=" batches") as progress:
+        done = session.run(
+            which,
+            models=listed(models),
+            datasets=listed(datasets),
+            limit=limit,
+            seed=seed,
+            batch_size=size,
+            device=device,
+            out=out,
+            plugins=plugins,
+            threads=threads,
+            progress=progress,
+        )
+    console = _console()
+    for part in detections.to_terminal(done.title, done.boards):
+        console.print(part)
+    print(f"{len(done.rows)} scored pictures in {time.perf_counter() - start:.0f} s: {done.folder}")
 
 
 def _show(done: Outcome, start: float) -> None:

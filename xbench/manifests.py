@@ -80,7 +80,7 @@ def describe(
     previous = {name: old.get(name, {}) for name in ("columns", "methods", "models", "datasets")}
     return {
         "format": 1,
-        "xbench": _version(),
+        "xbench": xbench_version(),
         "suite": plan.suite.name,
         "suite_version": plan.suite.version,
         "title": plan.suite.title,
@@ -179,7 +179,8 @@ def selected(rows: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
     return rows[mine].reset_index(drop=True)
 
 
-def _version() -> str:
+def xbench_version() -> str:
+    """The version at hand, or ``unknown``."""
     try:
         return keys.version("xbench-xai")
     except importlib.metadata.PackageNotFoundError:

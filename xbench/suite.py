@@ -18,6 +18,7 @@ from xbench.specs import parse, split
 
 B = TypeVar("B", bound=Bound)
 Dtype = Literal["float32", "bfloat16", "float32-compiled", "bfloat16-compiled"]
+EXPERIMENTS = ("ood",)  # other than the scoring of maps; each has a schema, and a room, of its own
 
 
 class Track(BaseModel):
@@ -65,6 +66,15 @@ class Suite(BaseModel):
         if not self.models and not all(track.models for track in self.tracks):
             raise ValueError("name models, for the suite or for each of its tracks")
         return self
+
+
+class _Head(BaseModel):
+    """What all TOML files of suites and experiments have in common."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    experiment: str = ""
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,12 +140,35 @@ def find(name_or_path: str) -> Path:
     return toml.find(name_or_path, "xbench.suites", "suite")
 
 
+def title(path: Path) -> str:
+    """What a suite, or an experiment, says that it is.
+
+    Raises:
+        XbenchError: not TOML, or the title is no text.
+    """
+    return toml.load(path, _Head, "suite").title
+
+
+def experiment(path: Path) -> str:
+    """Of which of EXPERIMENTS a TOML file is; empty where it is a suite of methods and metrics.
+
+    Raises:
+        XbenchError: not TOML, or an unknown kind of experiment.
+    """
+    named = toml.load(path, _Head, "suite").experiment
+    if named and named not in EXPERIMENTS:
+        raise XbenchError(f"suite {path}: unknown experiment {named!r}{did_you_mean(named, EXPERIMENTS)}")
+    return named
+
+
 def load(path: Path) -> Suite:
     """Read and validate a suite.
 
     Raises:
-        XbenchError: not TOML, an unknown key or a wrong value; names the key and its line.
+        XbenchError: not TOML, an unknown key or a wrong value; names the key and its line. Or it is an experiment, without methods.
     """
+    if kind := experiment(path):
+        raise XbenchError(f"suite {path} is an experiment ({kind}) without methods and metrics; only `xbench run` takes it")
     return toml.load(path, Suite, "suite")
 
 
