@@ -1,5 +1,6 @@
 """The experiments in out-of-distribution detection that ship: their families, and both on small data."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from xbench.classes import imagenet_1k
 from xbench.ood import experiment, session
 from xbench.registry import registry
 
+PAGE = Path(__file__).parents[2] / "docs" / "ood.md"
 CLIPS = Path(__file__).parent.parent / "tiny_clips.py"
 SMALL = f"""
 import importlib.util
@@ -123,3 +125,21 @@ def test_imagenet_runs(small_imagenet, tmp_path, clips):
     logits = model(model.inputs([picture], "crop"))[0]
     spiders = [imagenet_1k().synsets.index(leaf.wnid) for leaf in board.lines[0].pair.inside.leaves]
     assert first["max_logit"] == pytest.approx(float(logits[spiders].max()), abs=1e-3)
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="needs the source tree")
+def test_the_page_counts_the_families_of_imagenet():
+    asked = experiment.load(suite.find("convis_ood_imagenet"))
+    for pair in asked.pairs:
+        found = experiment.families(pair, imagenet_1k(), wordnet.compact(), "imagenet")
+        counts = len(found.inside.classes), len(found.inside.leaves), len(found.outside.classes)
+        row = "| `{3}` | {0} | {1} | `{4}` | {2} |".format(*counts, pair.inside, pair.outside)
+        assert row in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="needs the source tree")
+def test_the_experiment_of_the_page_is_one(tmp_path):
+    (toml,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "my_ood.toml").write_text(toml)
+    (pair,) = experiment.load(tmp_path / "my_ood.toml").pairs
+    assert experiment.families(pair, imagenet_1k(), wordnet.compact(), "imagenet").inside.classes

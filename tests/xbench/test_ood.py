@@ -460,13 +460,14 @@ def test_what_is_left_out_is_said(mine):
     # Every seventh picture has robin and beagle; picture 2 is an oddity, read by nobody.
     assert [line.pictures for line in board.lines] == [(10, 30), (30, 10), (10, 10)]
     notes = [
+        "tiny_zoo(both=7, broken=2) are generated pictures, no photographs",
         "one note",
         "classes without a synset among WordNet's nouns here, in no family: 2 (first: gizmo)",
         "bird / hound: pictures of both families, left out: 10",
         "hound / bird: pictures of both families, left out: 10",
     ]
-    assert list(board.notes[:4]) == notes
-    assert "and were cut" in board.notes[4]
+    assert list(board.notes[:5]) == notes
+    assert "and were cut" in board.notes[5]
     broken = session.run("mine.toml", datasets=["tiny_zoo(broken=3)"]).boards[0]
     assert "pictures that cannot be read: 1 (first: cannot read p3: truncated)" in broken.notes
     assert [line.pictures for line in broken.lines] == [(19, 30), (30, 19), (9, 10)]

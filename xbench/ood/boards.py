@@ -117,7 +117,8 @@ def _line(members: _Members, figures: Figures) -> Line:
 
 
 def _notes(task: Task, members: Sequence[_Members], kept: Sequence[_Members], found: Answers) -> tuple[str, ...]:
-    notes = list(task.dataset.notes)
+    notes = [f"{task.dataset_name} are generated pictures, no photographs"] if task.dataset.generated else []
+    notes += task.dataset.notes
     if alone := unplaced(task.dataset.classes, wordnet.compact()):
         notes.append(f"classes without a synset among WordNet's nouns here, in no family: {len(alone)} (first: {alone[0]})")
     if found.broken:
