@@ -172,6 +172,17 @@ def items(suite_name: str | Suite, selection: Selection | None = None, *, plugin
     return pd.DataFrame([row for scene, _, part in blocks for row in list_unit(Unit("", scene, part, ()))])
 
 
+def check_device(device: str) -> None:
+    """Raises XbenchError where nothing can be computed on a device."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        raise XbenchError(f"cannot compute on {device}: {why}; choose another --device") from error
+
+
 def _default_folder(chosen: Suite, selection: Selection) -> Path:
     part = f"-{selection.shard[0]}of{selection.shard[1]}" if selection.shard else ""
     return Path("results/runs") / f"{chosen.name}{part}"
@@ -222,11 +233,7 @@ def _run(
 
     threads = threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    try:
-        torch.empty(0, device=plan.device)
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0].rstrip(".")
-        raise XbenchError(f"cannot compute on {plan.device}: {why}; choose another --device") from error
+    check_device(plan.device)
     kept = MapStore(store.maps)
     scenes = planning.open_scenes(plan, kept)
     blocks = planning.blocks(scenes, plan)

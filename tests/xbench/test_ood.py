@@ -505,6 +505,15 @@ def test_models_that_do_not_fit(mine):
         session.run("mine.toml", models=["tiny_head(nan=true)"])
 
 
+def test_nothing_to_run(mine):
+    with pytest.raises(XbenchError, match="nothing to run: --models names no model"):
+        session.run("mine.toml", models=[])
+    with pytest.raises(XbenchError, match=r"cannot compute on nowhere: .*; choose another --device"):
+        session.run("mine.toml", device="nowhere")
+    with pytest.raises(XbenchError, match="unknown dataset 'tiny_zo'; did you mean 'tiny_zoo'"):
+        session.run("mine.toml", datasets=["tiny_zo"])
+
+
 def test_what_is_written(mine):
     done = session.run("mine.toml", models=["tiny_reader", "tiny_head"], limit=50)
     assert done.folder == Path("results/runs/mine")

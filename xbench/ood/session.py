@@ -21,6 +21,7 @@ import torch
 
 from xbench import keys, wordnet
 from xbench.data import Dataset
+from xbench.errors import XbenchError
 from xbench.manifests import xbench_version
 from xbench.modelview import Model
 from xbench.ood.boards import Board, Task, board
@@ -30,7 +31,7 @@ from xbench.registry import registry
 from xbench.report import detections
 from xbench.store import hold, write, write_text
 from xbench.suite import find, named
-from xbench.workflow import Progress, Silent
+from xbench.workflow import Progress, Silent, check_device
 
 MANIFEST = "experiment.json"
 
@@ -71,12 +72,13 @@ def run(
         XbenchError: anything the user can mend.
     """
     asked = which if isinstance(which, Experiment) else load(find(which))
-    specs = {"models": _chosen(asked.models, models), "datasets": _chosen(asked.datasets, datasets)}
+    specs = {"models": _chosen("model", asked.models, models), "datasets": _chosen("dataset", asked.datasets, datasets)}
     numbers = {"seed": asked.seed if seed is None else seed, "batch_size": batch_size or asked.batch_size}
     asked = asked.model_copy(update={**specs, **numbers})
     for plugin in plugins:
         registry.load(plugin)
     torch.set_num_threads(threads or os.cpu_count() or 1)
+    check_device(device)
     folder = out or Path("results/runs") / asked.name
     with hold(folder):
         boards, frames = [], []
@@ -96,10 +98,12 @@ def run(
     return found
 
 
-def _chosen(own: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+def _chosen(kind: str, own: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
     """What is wanted, with the experiment's own parameters where only an id of its is given."""
     if wanted is None:
         return list(own)
+    if not wanted:
+        raise XbenchError(f"nothing to run: --{kind}s names no {kind}")
     return list(dict.fromkeys(next((spec for spec in own if named(spec, [one])), one) for one in wanted))
 
 
