@@ -97,7 +97,7 @@ def test_the_core_passes_its_own_tests_without_the_families(wheel, tmp_path):
     shutil.copytree(
         ROOT / "tests" / "xbench", tmp_path / "tests" / "xbench", ignore=shutil.ignore_patterns("__pycache__", "test_cli.py")
     )
-    for name in ("conftest.py", "tiny.py"):
+    for name in ("conftest.py", "tiny.py", "tiny_clips.py"):
         shutil.copy(ROOT / "tests" / name, tmp_path / "tests")
     code = (
         "import xbench, pathlib, pytest\n"
