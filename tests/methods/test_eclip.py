@@ -168,8 +168,6 @@ def test_the_bytes_of_the_projection_are_part_of_what_rows_depend_on(tmp_path, m
 
 
 def test_the_files_of_what_ships_are_inputs_of_a_run(tmp_path, monkeypatch):
-    if not list(module.SHIPPED.glob("*.json")):
-        pytest.skip("none ships")
     monkeypatch.chdir(tmp_path)
     track = Track(dataset="scenes(most=1, n=8)", metrics=["pointing_game"], target="label")
     suite = Suite(
@@ -180,3 +178,16 @@ def test_the_files_of_what_ships_are_inputs_of_a_run(tmp_path, monkeypatch):
     shipped = {str(path.resolve()) for path in module.SHIPPED.glob("*.*")}
     assert shipped
     assert shipped <= set(done.manifest["inputs"])
+
+
+def test_what_ships_is_of_its_recipe_for_scenes_clip_and_by_the_attention_of_scenes_dino():
+    path, file = cards.find(module.SHIPPED / "eclip.json")
+    card, clip = cards.read(path), registry.model("scenes/clip")()
+    assert recipes.Recipe.model_validate(card.recipe) == recipes.load(recipes.find("eclip"))
+    assert weights.fits(card, clip)
+    assert card.parts["tower"] == weights.tower_digest(clip.network.visual)
+    assert card.parts["encoder_digest"] == registry.model("scenes/dino")().digest
+    weight, bias = weights.projection(card, file)
+    assert weight.shape == clip.tower.projection[0].shape
+    assert bias is None
+    assert not torch.allclose(weight, clip.tower.projection[0], atol=1e-2)
