@@ -109,7 +109,7 @@ def show(
         print(f"{kind} {plugin_.id}\n\n{documented}\n")
         for key, value in vars(plugin_.info).items():
             shown = ", ".join(sorted(value)) if isinstance(value, frozenset) else value
-            if shown not in ("", None, ()):
+            if shown not in ("", None, ()) and not callable(value):  # which files a method reads is told by its parameters
                 print(f"  {key}: {shown}")
         if plugin_.names and id == plugin_.id:
             print(f"  members: {', '.join(plugin_.names())}")
