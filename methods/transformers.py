@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from xbench import Batch, Blends, ModelView, NotApplicable, method
+from xbench.attention import read_off
 
 from ._shared import require
 
@@ -94,6 +95,5 @@ def _identity(maps: list[Tensor]) -> Tensor:
 
 def _read_off(model: ModelView, seen: Tensor) -> Tensor:
     """``[..., N, N]`` -> ``[..., h, w]``: the mean of the rows that the logits are read from, at the patches."""
-    layout, rows = model.model.layout, list(model.model.attention_rows)
-    assert layout is not None
-    return seen[..., rows, layout.extra :].mean(dim=-2).reshape(*seen.shape[:-2], *layout.grid)
+    assert model.model.layout is not None
+    return read_off(seen, model.model.layout, model.model.attention_rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from xbench import ClassList, Model, Preprocessing, XbenchError, model, towers
 from xbench.classes import imagenet_1k
-from xbench.zero_shot import Encoder, classifier, fill
+from xbench.zero_shot import Encoder, classifier, counted, fill
 
 from ._checkpoints import Checkpoint, read
 from ._classlists import _lines, _parse
@@ -56,7 +56,8 @@ def open_clip_zoo(
     sentences, template_files = templates(spec, template)
     tokenizer, network = _tokenizer(spec, architecture), _network(spec, architecture, known)
     fit(network, converted(network, found), spec)
-    encode = Encoder(functools.partial(_encode, network, tokenizer), *_length(tokenizer))
+    known_length = counted(tokenizer) if isinstance(tokenizer, open_clip.SimpleTokenizer) else ()  # others cut in other ways
+    encode = Encoder(functools.partial(_encode, network, tokenizer), *known_length)
     preprocessing, remark = _preprocessing(spec, network, known)
     if size:
         preprocessing = _resized(spec, network, preprocessing, size)
@@ -120,12 +121,6 @@ def _encode(network: Any, tokenizer: Any, sentences: Sequence[str]) -> Tensor:
         return network.encode_text(tokens[:, :length])
     finally:
         network.positional_embedding, network.attn_mask = positions, mask
-
-
-def _length(tokenizer: Any) -> tuple[Callable[[str], int], int]:
-    """(how many tokens a sentence has, how many are read); 0 for tokenizers of other libraries."""
-    known = isinstance(tokenizer, open_clip.SimpleTokenizer)
-    return lambda sentence: len(tokenizer.encode(sentence)) + 2, tokenizer.context_length if known else 0
 
 
 def _resized(spec: str, network: Any, how: Preprocessing, size: int) -> Preprocessing:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -35,6 +37,22 @@ def clips() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def mutant(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, str, str], ModuleType]:
+    """(module, what to replace in its source, by what): the module, so changed."""
+
+    def load(module: ModuleType, old: str, new: str) -> ModuleType:
+        assert module.__file__
+        source = Path(module.__file__).read_text()
+        assert source.count(old) == 1
+        made = ModuleType("mutant")
+        monkeypatch.setitem(sys.modules, "mutant", made)
+        exec(source.replace(old, new), vars(made))
+        return made
+
+    return load
 
 
 @pytest.fixture

@@ -61,6 +61,11 @@ def rows_read(network: nn.Module, example: Tensor, layout: Layout) -> tuple[int,
     return tuple(rows)
 
 
+def read_off(seen: Tensor, layout: Layout, rows: Sequence[int]) -> Tensor:
+    """``[..., N, N]`` -> ``[..., h, w]``: the mean of the rows that the output is read from, at the patches."""
+    return seen[..., list(rows), layout.extra :].mean(dim=-2).reshape(*seen.shape[:-2], *layout.grid)
+
+
 class Unfused(TorchFunctionMode):
     """Inside, attention is computed by its definition instead of in one fused call."""
 

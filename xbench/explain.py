@@ -35,7 +35,9 @@ def explain_picture(path: Path, model_spec: str, methods: Sequence[str], target:
     """
     bound = [registry.method(spec) for spec in methods]
     model: Model = registry.model(model_spec)().classifier()
-    row, explained, probability = _row(model, read(path), path.name, bound, None if target is None else _class(model, target))
+    row, explained, probability = _row(
+        Shown(model, read(path), path.name), bound, None if target is None else _class(model, target)
+    )
     pictures.sheet([row[i : i + COLUMNS] for i in range(0, len(row), COLUMNS)], out)
     return f"{model.classes.names[explained]} (p = {probability:.2f}) explained by {', '.join(methods)}: {out}"
 
@@ -55,7 +57,7 @@ def explain_dataset(spec: str, count: int, model_spec: str, methods: Sequence[st
     rows = []
     for entry in dataset.entries()[:count]:
         wanted = known[entry.labels[0]] if target is None else _class(model, target)
-        row, explained, probability = _row(model, dataset.load(entry.id).image, entry.id, bound, wanted)
+        row, explained, probability = _row(Shown(model, dataset.load(entry.id).image, entry.id), bound, wanted)
         rows.append([(f"{model.classes.names[explained]}, p = {probability:.2f}", row[0][1]), *row[1:]])
     pictures.sheet(rows, out)
     return f"{len(rows)} pictures of {spec} explained by {', '.join(methods)}: {out}"
@@ -77,42 +79,36 @@ def explain_words(
     if not all(text.strip() for text in texts):
         raise XbenchError("--text is empty; write what to look for, such as 'a striped circle'")
     asked = ClassList((*texts, *(s.name for s in synsets)), (*("" for _ in texts), *(s.wnid for s in synsets)))
-    prompts = [*((text,) for text in texts), *(tuple(word.replace("_", " ") for word in s.lemmas) for s in synsets)]
-    loaded: Model = registry.bind("model", model_spec)()
-    model = retold(loaded, asked, prompts)
-    image, view, rows, said = read(path), ModelView(model, pass_size=PASS), [], []
-    inputs = model.inputs([image], "crop")
+    prompts = [*((text,) for text in texts), *(s.lemmas for s in synsets)]
+    shown, rows, said = Shown(retold(registry.model(model_spec)(), asked, prompts), read(path), path.name), [], []
+    embedding = shown.view.embeddings(shown.batch(0), shown.inputs)[0]
     for target, name in enumerate(asked.names):
-        row, _, _ = _row(model, image, path.name, bound, target, view, inputs)
-        cosine = float(view.class_texts[target] @ view.embeddings(_one(inputs, path.name, target), inputs)[0])
+        row, _, _ = _row(shown, bound, target)
+        cosine = float(shown.view.class_texts[target] @ embedding)
         said.append(f"{name!r} (cosine {cosine:.2f})")
         rows.append([("\n".join(textwrap.wrap(name, WRAPPED)), row[0][1]), *row[1:]])
     pictures.sheet(rows, out)
     return f"{' and '.join(said)} explained by {', '.join(methods)}: {out}"
 
 
-def _one(inputs: Tensor, name: str, target: int) -> Batch:
-    return Batch(inputs, torch.tensor([target]), (Item(name, name, None, name),), seed="0")
+class Shown:
+    """A picture, uint8 ``[3, H, W]``, as a model sees it. What is computed of it once serves all its batches."""
+
+    def __init__(self, model: Model, image: Tensor, name: str) -> None:
+        self.model, self.image, self.name = model, image, name
+        self.inputs, self.view = model.inputs([image], "crop"), ModelView(model, pass_size=PASS)
+
+    def batch(self, target: int) -> Batch:
+        """The picture alone, with a class to explain."""
+        return Batch(self.inputs, torch.tensor([target]), (Item(self.name, self.name, None, self.name),), seed="0")
 
 
-def _row(
-    model: Model,
-    image: Tensor,
-    name: str,
-    methods: Sequence[Method],
-    target: int | None,
-    view: ModelView | None = None,
-    inputs: Tensor | None = None,
-) -> tuple[list[tuple[str, pictures.Pixels]], int, float]:
-    """(captioned pictures: as the model sees it, then an overlay per method; the explained class; its probability).
-
-    view, inputs: those of another row of the same picture, to share what is known of it.
-    """
-    inputs = model.inputs([image], "crop") if inputs is None else inputs
-    view = view or ModelView(model)
-    probabilities = view.logits(_one(inputs, name, 0)).softmax(dim=1)[0]
+def _row(shown: Shown, methods: Sequence[Method], target: int | None) -> tuple[list[tuple[str, pictures.Pixels]], int, float]:
+    """(captioned pictures: as the model sees it, then an overlay per method; the explained class; its probability)."""
+    model, view, image = shown.model, shown.view, shown.image
+    probabilities = view.logits(shown.batch(0)).softmax(dim=1)[0]
     explained = int(probabilities.argmax()) if target is None else target
-    batch = _one(inputs, name, explained)
+    batch = shown.batch(explained)
     window = model.preprocessing.view("crop", *image.shape[-2:])
     seen = window.image(image, model.preprocessing.interpolation).permute(1, 2, 0).numpy()
     row = [("picture", seen)]
@@ -124,7 +120,7 @@ def _row(
         except XbenchError:
             raise
         except Exception as error:
-            raise XbenchError(f"method {method.name} failed on {name}: {type(error).__name__}: {error}") from error
+            raise XbenchError(f"method {method.name} failed on {shown.name}: {type(error).__name__}: {error}") from error
         map_ = maps.validated(raw, 1, 1, batch.size, method.name)[0]
         row.append((method.name, pictures.overlay(seen, map_.numpy())))
     return row, explained, float(probabilities[explained])

@@ -49,9 +49,29 @@ class Preprocessing:
         return geometry.view(kind, height, width, self.size, self.share)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 ``[..., 3, H, W]`` -> float32, (x - mean) / std."""
-        mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (self.mean, self.std))
+        """Values on 0..255, ``[..., 3, H, W]`` -> float32, (x - mean) / std."""
+        mean, std = self._of_channels(images)
         return (images.float() - mean) / std
+
+    def plain(self, inputs: Tensor) -> Tensor:
+        """The inverse: float32 ``[..., 3, H, W]`` -> values on 0..255."""
+        mean, std = self._of_channels(inputs)
+        return inputs * std + mean
+
+    def _of_channels(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(v, device=like.device).reshape(3, 1, 1) for v in (self.mean, self.std))
+        return mean, std
+
+
+def weights_digest(network: nn.Module, *more: str) -> str:
+    """sha256 over a network's weights, and whatever else is said of it, hex (20 digits)."""
+    hasher = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hasher.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for part in more:
+        hasher.update(part.encode())
+    return hasher.hexdigest()[:20]
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,12 +200,7 @@ class Model:
     @functools.cached_property
     def digest(self) -> str:
         """sha256 over weights, preprocessing, classes, feature layer and prompts, hex (20 digits)."""
-        hasher = hashlib.sha256()
-        for name, tensor in self.network.state_dict().items():
-            hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            hasher.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        hasher.update(repr((self.preprocessing, self.classes, self.feature_layer, self.prompts)).encode())
-        return hasher.hexdigest()[:20]
+        return weights_digest(self.network, repr((self.preprocessing, self.classes, self.feature_layer, self.prompts)))
 
     @functools.cached_property
     def layer(self) -> nn.Module:

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,22 @@ def sentence_embeddings(encode: Encode, sentences: Sequence[str]) -> Tensor:
     with torch.no_grad():
         parts = [encode(sentences[start : start + SENTENCES]) for start in range(0, len(sentences), SENTENCES)]
     return F.normalize(torch.cat(parts).float(), dim=-1)
+
+
+class Tokenizer(Protocol):
+    """Sentences -> int64 ``[n, context_length]``, those that are longer cut."""
+
+    context_length: int
+
+    def __call__(self, sentences: Sequence[str]) -> Tensor: ...
+
+    def encode(self, sentence: str) -> list[int]:
+        """Without the tokens that begin and end it."""
+
+
+def counted(tokenizer: Tokenizer) -> tuple[Callable[[str], int], int]:
+    """(how many tokens a sentence has, with those that begin and end it; how many are read), as Encoder wants them."""
+    return lambda sentence: len(tokenizer.encode(sentence)) + 2, tokenizer.context_length
 
 
 class Encoder:

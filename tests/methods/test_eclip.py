@@ -13,7 +13,7 @@ from xbench import keys, zero_shot
 from xbench.classes import ClassList
 from xbench.data import Batch, Item
 from xbench.errors import NotApplicable, XbenchError
-from xbench.modelview import Model, ModelView, Preprocessing
+from xbench.modelview import Model, ModelView, Preprocessing, weights_digest
 from xbench.registry import registry
 from xbench.suite import Suite, Track
 from xbench.training import cards, networks, recipes, weights
@@ -63,7 +63,7 @@ def made(folder: Path, model: Model, seed: int = 0, **changes: object) -> Path:
         seconds=0.0,
         machine={},
         versions={},
-        parts={"clip": "tiny", "tower": weights.tower_digest(model.network.visual), "file": ""},
+        parts={"clip": "tiny", "tower": weights_digest(model.network.visual), "file": ""},
         sha256=weights.save(folder / "model.safetensors", weights.halved({"weight": weight})),
     ).model_copy(update=changes)
     (folder / "model.json").write_text(card.model_dump_json())
@@ -185,7 +185,7 @@ def test_what_ships_is_of_its_recipe_for_scenes_clip_and_by_the_attention_of_sce
     card, clip = cards.read(path), registry.model("scenes/clip")()
     assert recipes.Recipe.model_validate(card.recipe) == recipes.load(recipes.find("eclip"))
     assert weights.fits(card, clip)
-    assert card.parts["tower"] == weights.tower_digest(clip.network.visual)
+    assert card.parts["tower"] == weights_digest(clip.network.visual)
     assert card.parts["encoder_digest"] == registry.model("scenes/dino")().digest
     weight, bias = weights.projection(card, file)
     assert weight.shape == clip.tower.projection[0].shape

@@ -15,7 +15,7 @@ from xbench import maps, towers, zero_shot
 from xbench.classes import ClassList
 from xbench.data import generator
 from xbench.errors import XbenchError
-from xbench.modelview import Model, Preprocessing
+from xbench.modelview import Model, Preprocessing, weights_digest
 from xbench.registry import registry
 from xbench.training import cards, examples, networks, recipes, session, weights
 from xbench.training.objectives import Step
@@ -230,7 +230,7 @@ def test_it_trains_the_projection_and_nothing_else(tmp_path, tiny_models):
     assert not torch.allclose(kept["weight"].float(), tiny_models["CLIP"].network.visual.proj.T, atol=1e-3)
     card = done.card
     assert card.parts["clip"] == "CLIP"
-    assert card.parts["tower"] == weights.tower_digest(tiny_models["CLIP"].network.visual)
+    assert card.parts["tower"] == weights_digest(tiny_models["CLIP"].network.visual)
     assert (card.parts["encoder"], card.parts["encoder_digest"]) == ("ENCODER", tiny_models["ENCODER"].digest)
     assert "reconstruction of ECLIP" in card.remarks
     assert "the share 0.5 of" in card.sentence()

@@ -8,7 +8,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
@@ -20,18 +20,7 @@ from xbench.modelview import Model
 from xbench.registry import registry
 from xbench.training import initial
 from xbench.training.recipes import ClipNetwork, TimmNetwork
-
-
-class Tokenizer(Protocol):
-    """Sentences -> int64 ``[n, context_length]``, those that are longer cut."""
-
-    context_length: int
-
-    def __call__(self, sentences: Sequence[str]) -> Tensor: ...
-
-    def encode(self, sentence: str) -> list[int]:
-        """Without the tokens that begin and end it."""
-
+from xbench.zero_shot import Tokenizer
 
 FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 

@@ -17,9 +17,8 @@ from torch.nn import functional
 from xbench import attention, maps, towers, zero_shot
 from xbench.errors import XbenchError
 from xbench.keys import file_digest
-from xbench.modelview import Model, Preprocessing
+from xbench.modelview import Model, Preprocessing, weights_digest
 from xbench.registry import Registry
-from xbench.training import weights
 from xbench.training.examples import Splits, worker_count
 from xbench.training.objectives import Captions, Objective, Step, contrastive_loss, prompt_sets
 from xbench.training.recipes import Projection, Recipe
@@ -61,7 +60,7 @@ class Frozen:
         weights_file = next((path for path in self.clip.files if path.suffix != ".json"), None)
         found = {
             "clip": self.table.clip,
-            "tower": weights.tower_digest(cast(nn.Module, self.clip.network.visual)),
+            "tower": weights_digest(cast(nn.Module, self.clip.network.visual)),
             "file": file_digest(weights_file) if weights_file else "",
         }
         return found | ({"encoder": self.table.encoder, "encoder_digest": self.encoder.digest} if self.encoder else {})
@@ -127,18 +126,14 @@ def attention_map(encoder: Model, inputs: Tensor) -> Tensor:
     assert encoder.layout is not None
     with attention.recorded(len(inputs), encoder.layout) as recorded:
         encoder.network(inputs)
-    seen = recorded[-1].float()[:, :, list(encoder.attention_rows), encoder.layout.extra :]
-    return seen.mean(dim=(1, 2)).reshape(-1, *encoder.layout.grid)
+    return attention.read_off(recorded[-1].float(), encoder.layout, encoder.attention_rows).mean(dim=1)
 
 
 def _as_inputs(pictures: Tensor, given: Preprocessing, wanted: Preprocessing) -> Tensor:
     """Inputs of one model -> of another, of the same part of the picture."""
     if given == wanted:
         return pictures
-    mean, std = (torch.tensor(v, device=pictures.device).reshape(3, 1, 1) for v in (given.mean, given.std))
-    plain = maps.resize(pictures * std + mean, wanted.size)
-    mean, std = (torch.tensor(v, device=pictures.device).reshape(3, 1, 1) for v in (wanted.mean, wanted.std))
-    return (plain - mean) / std
+    return wanted.normalise(maps.resize(given.plain(pictures), wanted.size))
 
 
 class Pooled(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -14,12 +13,12 @@ from torch import Tensor, nn
 
 from xbench.errors import XbenchError
 from xbench.keys import file_digest
-from xbench.modelview import Model
+from xbench.modelview import Model, weights_digest
 from xbench.store import write
 from xbench.training import networks
 from xbench.training.cards import Card
 from xbench.training.recipes import ClipNetwork, Projection
-from xbench.zero_shot import Encoder
+from xbench.zero_shot import Encoder, counted
 
 
 def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -77,15 +76,6 @@ def projection(card: Card, weights: Path) -> tuple[Tensor, Tensor | None]:
     return found["weight"], found.get("bias")
 
 
-def tower_digest(visual: nn.Module) -> str:
-    """sha256 over the weights of a CLIP's image tower, hex (20 digits)."""
-    hasher = hashlib.sha256()
-    for name, tensor in visual.state_dict().items():
-        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        hasher.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return hasher.hexdigest()[:20]
-
-
 def fits(card: Card, model: Model) -> bool:
     """Whether a projection was trained for a CLIP: by the file of its weights, which copies with other weights name too, or else by
     the weights of the image tower."""
@@ -93,7 +83,7 @@ def fits(card: Card, model: Model) -> bool:
         return False
     if card.parts["file"] in (file_digest(path) for path in model.files):
         return True
-    return card.parts["tower"] == tower_digest(cast(nn.Module, model.network.visual))
+    return card.parts["tower"] == weights_digest(cast(nn.Module, model.network.visual))
 
 
 def _check(card: Card, weights: Path) -> None:
@@ -108,6 +98,4 @@ def encoder(card: Card, clip: nn.Module) -> Encoder:
     """Sentences -> embeddings, by the text tower of a CLIP with its card's tokenizer."""
     assert isinstance(card.network, ClipNetwork)
     tokenize = networks.tokenizer(card.network)
-    return Encoder(
-        networks.text_encoder(clip, tokenize), lambda sentence: len(tokenize.encode(sentence)) + 2, tokenize.context_length
-    )
+    return Encoder(networks.text_encoder(clip, tokenize), *counted(tokenize))
