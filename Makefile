@@ -49,6 +49,8 @@ speed: setup ## Measure speed, as ratios within one run
 	$(BIN)/python benchmarks/cams.py
 	$(BIN)/python benchmarks/localization.py
 	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/clip.py
+	$(BIN)/python benchmarks/convis.py
 	$(BIN)/python benchmarks/scenes.py
 	$(BIN)/python benchmarks/leaderboard.py
 
