@@ -188,7 +188,7 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [all cores].")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what is in the folder.")] = False,
 ) -> None:
-    """Train by a recipe: a classifier, a CLIP, a network without labels (DINO), or a projection for the method eclip."""
+    """Train by a recipe: a classifier, a CLIP, a network without labels (SimCLR), or a projection for the method eclip."""
     from xbench.report.progress import Console
     from xbench.training import session
 

@@ -180,13 +180,13 @@ def test_the_files_of_what_ships_are_inputs_of_a_run(tmp_path, monkeypatch):
     assert shipped <= set(done.manifest["inputs"])
 
 
-def test_what_ships_is_of_its_recipe_for_scenes_clip_and_by_the_attention_of_scenes_dino():
+def test_what_ships_is_of_its_recipe_for_scenes_clip_and_by_the_attention_of_scenes_simclr():
     path, file = cards.find(module.SHIPPED / "eclip.json")
     card, clip = cards.read(path), registry.model("scenes/clip")()
     assert recipes.Recipe.model_validate(card.recipe) == recipes.load(recipes.find("eclip"))
     assert weights.fits(card, clip)
     assert card.parts["tower"] == weights_digest(clip.network.visual)
-    assert card.parts["encoder_digest"] == registry.model("scenes/dino")().digest
+    assert card.parts["encoder_digest"] == registry.model("scenes/simclr")().digest
     weight, bias = weights.projection(card, file)
     assert weight.shape == clip.tower.projection[0].shape
     assert bias is None

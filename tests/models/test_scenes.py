@@ -27,7 +27,7 @@ def model_of(name):
 
 
 def test_all_ship_and_are_small():
-    assert NAMES == ["clip", "dino", "parts_vit", "resnet", "shortcut", "vit"]
+    assert NAMES == ["clip", "parts_vit", "resnet", "shortcut", "simclr", "vit"]
     assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 25e6
 
 
@@ -65,7 +65,7 @@ def test_capabilities_and_grids():
         "resnet": convolutional,
         "shortcut": convolutional,
         "vit": transformer,
-        "dino": transformer,
+        "simclr": transformer,
         "parts_vit": transformer,
         "clip": transformer | {"text", "patch_tokens"},
     }

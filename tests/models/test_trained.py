@@ -30,7 +30,7 @@ def train(folder: Path, task: str, network: dict[str, object]) -> Path:
     registry.load(str(SHAPES))
     parts = {"network": network, "data": DATA | {"workers": 0}, "training": TRAINING}
     parts |= {} if task == "masked_max" else {"preprocessing": {"size": 16}}
-    parts |= {"distill": {"large": 16, "small": 8, "outputs": 8}} if task == "distill" else {}
+    parts |= {"simclr": {"side": 8, "outputs": 8}} if task == "simclr" else {}
     prompts = {"prompts": {"long": "a picture of a {} on noise"}} if task == "contrast" else {}
     recipe = recipes.Recipe.model_validate({"name": "tiny", "task": task, **parts, **prompts})
     session.train(recipe, out=folder, device="cpu", threads=1)
@@ -110,9 +110,9 @@ def test_what_does_not_fit_is_refused_in_one_line(resnet, clip, tmp_path):
         registry.model(f"trained@{tmp_path}/copy")()
 
 
-def test_a_network_that_taught_itself_is_a_classifier_by_its_fitted_layer(tmp_path):
+def test_a_network_that_learned_without_labels_is_a_classifier_by_its_fitted_layer(tmp_path):
     network = {"timm": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2}
-    folder = train(tmp_path / "dino", "distill", network | {"dynamic_img_size": True})
+    folder = train(tmp_path / "run", "simclr", network | {"dynamic_img_size": True})
     model = registry.model(f"trained@{folder}")()
     assert model.classes.names == ("bar", "cross", "frame", "dot")
     assert "attention" in model.capabilities

@@ -278,7 +278,7 @@ def test_what_was_learned_says_more_of_the_captions_than_what_it_started_from(tm
     [
         (('clip = "CLIP"', 'clip = "ENCODER"'), r"ENCODER is no CLIP of open_clip's own class; name one in \[network\]"),
         (('encoder = "ENCODER"', 'encoder = "PLAIN"'), r"PLAIN has no attention to make a mask of; name a vision transformer"),
-        (('encoder = "ENCODER"', ""), r"line 6: the mask needs an encoder, such as 'scenes/dino', and share below 1"),
+        (('encoder = "ENCODER"', ""), r"line 6: the mask needs an encoder, such as 'scenes/simclr', and share below 1"),
         (("share = 0.5", "share = 1.0"), r"the mask needs an encoder"),
         (("share = 0.5", "share = 1.5"), r"line 9: share: .* not 1.5"),
         (("tiny_shapes(n=64)", "tiny_pictures"), r"classes that the training data lack|has no caption"),

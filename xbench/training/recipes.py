@@ -55,8 +55,8 @@ class Projection(BaseModel):
     """A new projection of a CLIP's image tokens into its joint space; all else of the CLIP stays as it is.
 
     clip: a CLIP that xbench knows, such as ``scenes/clip``. encoder: a vision transformer that xbench knows, such as
-    ``scenes/dino``, whose attention is the mask: tokens are pooled where the share ``share`` of it lies; 1 for no mask, and then no
-    encoder.
+    ``scenes/simclr``, whose attention is the mask: tokens are pooled where the share ``share`` of it lies; 1 for no mask, and then
+    no encoder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,7 +68,7 @@ class Projection(BaseModel):
     @model_validator(mode="after")
     def _mask(self) -> Projection:
         if (self.share < 1) != bool(self.encoder):
-            raise ValueError("the mask needs an encoder, such as 'scenes/dino', and share below 1; without it write share = 1.0")
+            raise ValueError("the mask needs an encoder, such as 'scenes/simclr', and share below 1; without it write share = 1.0")
         return self
 
 
@@ -166,46 +166,39 @@ class Training(BaseModel):
     ema: float = Field(default=0.0, ge=0, lt=1)
 
 
-class Distill(BaseModel):
-    """How a network teaches itself (DINO); names and defaults as far as possible those of the paper, sizes those of small pictures.
+class Simclr(BaseModel):
+    """How a network learns from pictures alone (SimCLR): to tell which views are of one picture.
 
-    outputs, hidden, bottleneck: widths of the projection head. large, small: side of the crops in pixels, two large ones of each
-    picture, which the teacher sees, and ``crops`` small ones. large_scale, small_scale: the share of the picture that a crop shows,
-    drawn from that range. student, teacher: their temperatures. momentum: decay of the average that the teacher is, which rises to
-    1. centre: decay of the average by which its outputs are centred. colour: strength of changes of colour, 0 for none, 1 for
-    those of the paper. blur: how many of the crops are blurred.
+    hidden, outputs: widths of the projection head. side: of the views in pixels. scale: the share of the picture that a view shows,
+    drawn from that range. temperature: of the cosines. colour: strength of changes of colour, 0 for none, 1 for those of BYOL.
+    blur: how many of the views are blurred. clouds: strength of smooth random colours that are added to each view, 0 for none as in
+    the paper: where backgrounds are soft, and would tell pictures apart better than what stands before them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    outputs: int = Field(default=1024, ge=2)
     hidden: int = Field(default=512, ge=1)
-    bottleneck: int = Field(default=64, ge=1)
-    large: int = Field(default=96, ge=1)
-    small: int = Field(default=48, ge=1)
-    crops: int = Field(default=4, ge=0)
-    large_scale: tuple[float, float] = (0.4, 1.0)
-    small_scale: tuple[float, float] = (0.05, 0.4)
-    student: float = Field(default=0.1, gt=0)
-    teacher: float = Field(default=0.04, gt=0)
-    momentum: float = Field(default=0.996, ge=0, lt=1)
-    centre: float = Field(default=0.9, ge=0, lt=1)
+    outputs: int = Field(default=64, ge=1)
+    side: int = Field(default=96, ge=1)
+    scale: tuple[float, float] = (0.4, 1.0)
+    temperature: float = Field(default=0.2, gt=0)
     colour: float = Field(default=1.0, ge=0, le=1)
     blur: float = Field(default=0.5, ge=0, le=1)
+    clouds: float = Field(default=0.0, ge=0, le=2)
 
-    @field_validator("large_scale", "small_scale")
+    @field_validator("scale")
     @classmethod
     def _range(cls, scale: tuple[float, float]) -> tuple[float, float]:
         if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"a scale is a range of shares of the picture, such as [0.4, 1.0], not {list(scale)}")
+            raise ValueError(f"scale is a range of shares of the picture, such as [0.4, 1.0], not {list(scale)}")
         return scale
 
 
 class Recipe(BaseModel):
     """A training.
 
-    task: ``classify`` learns the labels of pictures; ``contrast`` learns which caption belongs to which picture (CLIP); ``distill``
-    learns from pictures alone (DINO), as ``distill`` says; ``masked_max`` learns a projection of a CLIP's tokens (ECLIP).
+    task: ``classify`` learns the labels of pictures; ``contrast`` learns which caption belongs to which picture (CLIP); ``simclr``
+    learns from pictures alone, as ``simclr`` says; ``masked_max`` learns a projection of a CLIP's tokens (ECLIP).
     template: of the prompts that what learns from captions is validated by. prompts: more of them by name, reported beside it: a
     template, or a sentence for each class.
     """
@@ -215,14 +208,14 @@ class Recipe(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     title: str = ""
     seed: int = 0
-    task: Literal["classify", "contrast", "distill", "masked_max"]
+    task: Literal["classify", "contrast", "simclr", "masked_max"]
     template: str = "a picture of a {}"
     prompts: dict[str, str | list[str]] = {}
     network: Network
     preprocessing: Input = Input()
     data: Data
     training: Training
-    distill: Distill | None = None
+    simclr: Simclr | None = None
 
     @field_validator("template")
     @classmethod
@@ -233,7 +226,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _fitting(self) -> Recipe:
-        if self.task in ("classify", "distill") and not isinstance(self.network, TimmNetwork):
+        if self.task in ("classify", "simclr") and not isinstance(self.network, TimmNetwork):
             raise ValueError(f"the task {self.task} needs a classifier; write [network] with timm = NAME")
         if self.task == "contrast" and not isinstance(self.network, ClipNetwork):
             raise ValueError("the task contrast needs a CLIP; write [network] with open_clip = 'CLIP', embed_dim, vision and text")
@@ -241,10 +234,8 @@ class Recipe(BaseModel):
             raise ValueError("the task masked_max needs a trained CLIP; write [network] with clip = MODEL, encoder and share")
         if self.task == "masked_max" and self.preprocessing != Input():
             raise ValueError("the task masked_max reads pictures as its CLIP does; leave [preprocessing] out")
-        if self.task != "distill" and self.distill:
-            raise ValueError(f"the table [distill] is of the task distill, not {self.task}; leave it out")
-        if self.task == "distill" and self.training.ema:
-            raise ValueError("the task distill keeps the teacher, which is an average already; set ema to 0")
+        if self.task != "simclr" and self.simclr:
+            raise ValueError(f"the table [simclr] is of the task simclr, not {self.task}; leave it out")
         return self
 
     def on(self, dataset: str) -> Recipe:

@@ -9,7 +9,7 @@ from torch import nn
 
 from xbench.modelview import Preprocessing
 from xbench.registry import Registry
-from xbench.training import distilling, networks, objectives, projecting
+from xbench.training import networks, objectives, projecting, simclr
 from xbench.training.examples import Splits
 from xbench.training.objectives import Objective
 from xbench.training.recipes import Projection, Recipe
@@ -41,15 +41,15 @@ def opened(recipe: Recipe, registry: Registry) -> Task:
     objective: dict[str, Callable[[Splits], Objective]] = {
         "classify": lambda splits: objectives.Classification(recipe, splits.train),
         "contrast": lambda splits: objectives.Contrast(recipe, splits.train),
-        "distill": lambda splits: distilling.Distillation(recipe, splits.train),
+        "simclr": lambda splits: simclr.TwoViews(recipe, splits.train),
     }
     captions = ("train",) if recipe.task == "contrast" else ()
 
     def network(classes: int) -> tuple[nn.Module, str]:
         assert not isinstance(recipe.network, Projection)
         built = networks.build(recipe.network, classes, recipe.preprocessing.size)
-        if recipe.task == "distill":
-            distilling.check(built, recipe)
+        if recipe.task == "simclr":
+            simclr.check(built, recipe)
         return built, networks.start_from(built, recipe.network.init) if recipe.network.init else ""
 
     return Task(recipe.preprocessing.preprocessing(), captions, network, objective[recipe.task])

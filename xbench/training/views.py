@@ -1,4 +1,4 @@
-"""Random views of pictures for learning without labels: crops, mirrors, colours and blur, drawn per picture."""
+"""Random views of pictures for learning without labels: crops, mirrors, colours, blur and clouds, drawn per picture."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ RATIO = 4 / 3  # of the sides of a crop, at most, either way
 JITTER = (0.4, 0.4, 0.2, 0.1)  # of brightness, contrast, saturation and hue (Grill et al. 2020, appendix B)
 JITTERED, GREY = 0.8, 0.2  # shares of the views
 SIGMA = (0.1 / 224, 2.0 / 224)  # of the blur, in sides of the view
+LATTICES = (2, 3, 5)  # points along a side of the fields that make up clouds
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
@@ -36,7 +37,7 @@ def crops(pictures: Tensor, side: int, scale: tuple[float, float], flip: bool, d
 def coloured(pictures: Tensor, strength: float, draw: torch.Generator) -> Tensor:
     """Other brightness, contrast, saturation and hue for most pictures, no colour for some. RGB in 0..1, ``[B, 3, h, w]``.
 
-    strength: 0 for none, 1 for the changes of BYOL and DINO. draw: on the CPU.
+    strength: 0 for none, 1 for the changes of BYOL. draw: on the CPU.
     """
     count = len(pictures)
     jittered = torch.rand(count, generator=draw) < JITTERED
@@ -69,6 +70,20 @@ def blurred(pictures: Tensor, share: float, draw: torch.Generator) -> Tensor:
     stacked = functional.pad(pictures, (reach,) * 4, mode="replicate").reshape(1, count * channels, height + 2 * reach, -1)
     across = functional.conv2d(stacked, weights[:, :, None], groups=count * channels)
     return functional.conv2d(across, weights[..., None], groups=count * channels).reshape(pictures.shape)
+
+
+def clouded(pictures: Tensor, strength: float, draw: torch.Generator) -> Tensor:
+    """Smooth random colours added to each picture, RGB in 0..1, ``[B, 3, h, w]``: what is broad and soft tells none apart.
+
+    The sum of one field for each of LATTICES: values at its points, uniform in +-strength / 2 / sqrt(fields), bicubic between them.
+    strength: 0 for none. draw: on the CPU.
+    """
+    found = pictures
+    for points in LATTICES if strength else ():
+        values = _uniform(draw, len(pictures) * 3 * points**2, -0.5, 0.5) * strength / math.sqrt(len(LATTICES))
+        field = values.to(pictures).reshape(len(pictures), 3, points, points)
+        found = found + functional.interpolate(field, size=pictures.shape[-2:], mode="bicubic", align_corners=True)
+    return found.clamp(0, 1)
 
 
 def _uniform(draw: torch.Generator, count: int, low: float, high: float) -> Tensor:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from torch import nn
 from torch.nn import functional
 
 from xbench.data import Relabelled, generator
@@ -19,12 +18,12 @@ from xbench.training.objectives import Step
 from xbench.workflow import Silent
 
 pytest.importorskip("lightning")
-from xbench.training import distilling, fitting, tasks
+from xbench.training import fitting, simclr, tasks
 
 SHAPES = Path(__file__).with_name("tiny_shapes.py")
 RECIPE = """
-name = "tiny_dino"
-task = "distill"
+name = "tiny_simclr"
+task = "simclr"
 
 [network]
 timm = "vit_tiny_patch16_224"
@@ -35,13 +34,11 @@ depth = 2
 num_heads = 2
 dynamic_img_size = true
 
-[distill]
+[simclr]
 outputs = 12
 hidden = 16
-bottleneck = 8
-large = 16
-small = 8
-crops = 2
+side = 8
+clouds = 0.2
 
 [preprocessing]
 size = 16
@@ -81,14 +78,14 @@ def written(folder: Path, text: str) -> recipes.Recipe:
     return recipes.load(path)
 
 
-def begun(recipe) -> tuple[distilling.Distillation, distilling.Pair, torch.Tensor]:
+def begun(recipe) -> tuple[simclr.TwoViews, simclr.Learner, torch.Tensor]:
     """An objective, what learns, and normalised inputs."""
     task = tasks.opened(recipe, registry)
     splits = examples.open_splits(recipe.data, task.preprocessing, registry)
     splits.train.gather(True, False, 0, Silent())
     torch.manual_seed(0)
     network, _ = task.network(4)
-    objective = distilling.Distillation(recipe, splits.train)
+    objective = simclr.TwoViews(recipe, splits.train)
     return objective, objective.module(network), task.preprocessing.normalise(splits.train.pictures[:8])
 
 
@@ -158,94 +155,79 @@ def test_blur_keeps_what_is_even_and_spares_its_share():
     assert torch.allclose(views.blurred(torch.full((5, 3, 32, 32), 0.3), 1.0, generator(5)), torch.tensor(0.3))
 
 
+def test_clouds_are_smooth_strong_as_asked_and_other_for_each_picture():
+    grey = torch.full((400, 3, 40, 40), 0.5)
+    assert torch.equal(views.clouded(grey, 0.0, generator(6)), grey)
+    clouded = views.clouded(grey, 0.6, generator(6))
+    assert torch.equal(clouded, views.clouded(grey, 0.6, generator(6)))
+    got = clouded - grey
+    corners = got[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]  # a lattice point of every field: a sum of three uniform numbers
+    assert corners.std() == pytest.approx(0.6 / math.sqrt(12), rel=0.05)
+    assert corners.mean() == pytest.approx(0, abs=0.01)
+    assert got.diff(dim=-1).abs().max() < 0.1
+    assert got.diff(dim=-2).abs().max() < 0.1
+    one, other = got[:200].flatten(), got[200:].flatten()
+    assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.05
+    assert views.clouded(torch.ones(2, 3, 8, 8), 2.0, generator(7)).max() <= 1
+
+
 # -- the objective ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_loss_against_plain_loops():
-    draw = generator("distill")
-    student, teacher = torch.randn(4, 3, 5, generator=draw), torch.randn(2, 3, 5, generator=draw).softmax(dim=-1)
-    total, pairs = 0.0, 0
-    for i in range(2):
-        for j in range(4):
-            if i == j:
-                continue
-            pairs += 1
-            for b in range(3):
-                logits = [float(v) / 0.1 for v in student[j, b]]
-                highest = max(logits)
-                norm = highest + math.log(sum(math.exp(v - highest) for v in logits))
-                total -= sum(float(teacher[i, b, k]) * (logits[k] - norm) for k in range(5)) / 3
-    assert pairs == 6
-    assert float(distilling.distillation_loss(student, teacher, 0.1)) == pytest.approx(total / 6, rel=1e-5)
+    seen = functional.normalize(torch.randn(6, 5, generator=generator("simclr"), dtype=torch.float64), dim=1)
+    total = 0.0
+    for i in range(6):
+        others = {j: math.exp(float(seen[i] @ seen[j]) / 0.2) for j in range(6) if j != i}
+        total -= math.log(others[(i + 3) % 6] / sum(others.values())) / 6
+    assert float(simclr.two_view_loss(seen @ seen.T / 0.2)) == pytest.approx(total, rel=1e-9)
 
 
-def test_the_objective_is_that_loss_of_centred_and_sharpened_outputs(recipe):
-    objective, pair, pictures = begun(recipe)
-    pair.centre.copy_(torch.linspace(-0.2, 0.2, 12))
-    got = objective.loss(pair, step(pictures))
-    large, small = objective.views(pictures, generator("step", 0))
-    assert large.shape == (16, 3, 16, 16)
-    assert small.shape == (16, 3, 8, 8)
-    parts = [large[:8], large[8:], small[:8], small[8:]]
-    wanted = [((pair.taught(view) - pair.centre) / 0.04).softmax(dim=1) for view in parts[:2]]
-    said = [pair.studied(view) for view in parts]
-    expected = distilling.distillation_loss(torch.stack(said), torch.stack(wanted), 0.1)
-    assert got.item() == pytest.approx(expected.item(), rel=1e-4)
+def test_the_objective_is_that_loss_of_two_views_of_each_picture(recipe):
+    objective, learner, pictures = begun(recipe)
+    got = objective.loss(learner, step(pictures))
+    views_ = objective.views(pictures, generator("step", 0))
+    assert views_.shape == (16, 3, 8, 8)
+    network, (first, norm, _, last) = learner.network, learner.head
+    hidden = first(network.forward_features(views_)[:, 0])  # the class token
+    hidden = (hidden - hidden.mean(dim=0)) / (hidden.var(dim=0, correction=0) + norm.eps).sqrt()
+    found = last(hidden.relu())
+    found = found / found.norm(dim=1, keepdim=True)
+    assert got.item() == pytest.approx(simclr.two_view_loss(found @ found.T / 0.2).item(), rel=1e-4)
 
 
-def test_gradients_stop_at_the_teacher(recipe):
-    objective, pair, pictures = begun(recipe)
-    objective.loss(pair, step(pictures)).backward()
-    for name, parameter in pair.named_parameters():
-        learns = name.startswith("student") and not name.startswith("student.head.")
+def test_the_two_views_of_a_picture_stand_half_a_batch_apart(recipe):
+    """Of pictures that are one colour each, seen without changes of colour."""
+    objective, _, _ = begun(recipe)
+    objective.how = objective.how.model_copy(update={"colour": 0.0, "blur": 0.0, "clouds": 0.0})
+    even = torch.linspace(-1, 1, 8)[:, None, None, None].expand(8, 3, 16, 16)
+    got = objective.views(even, generator("step", 1))
+    assert torch.allclose(got.mean(dim=(1, 2, 3)), torch.linspace(-1, 1, 8).repeat(2), atol=1e-2)
+
+
+def test_all_learns_but_the_classifier(recipe):
+    objective, learner, pictures = begun(recipe)
+    objective.loss(learner, step(pictures)).backward()
+    for name, parameter in learner.named_parameters():
+        learns = not name.startswith("network.head.")
         assert (parameter.grad is not None) == learns, name
         assert parameter.requires_grad == learns, name
-    assert pair.student.patch_embed.proj.weight.grad.abs().sum() > 0
+    assert learner.network.patch_embed.proj.weight.grad.abs().sum() > 0
 
 
-def test_the_teacher_is_the_average_of_the_students(recipe):
-    objective, pair, pictures = begun(recipe)
-    expected = {name: p.clone() for name, p in [*pair.student.named_parameters(), *pair.student_head.named_parameters()]}
-    optimiser = torch.optim.SGD([p for p in pair.parameters() if p.requires_grad], lr=0.5)
-    for number in range(3):
-        optimiser.zero_grad()
-        objective.loss(pair, step(pictures, seed=number)).backward()
-        optimiser.step()
-        objective.after_step(pair, number / 3)
-        decay = 1 - (1 - 0.996) * (1 + math.cos(math.pi * number / 3)) / 2
-        for name, learned in [*pair.student.named_parameters(), *pair.student_head.named_parameters()]:
-            if not name.startswith("head."):
-                expected[name] = decay * expected[name] + (1 - decay) * learned.detach()
-    for name, own in [*pair.teacher.named_parameters(), *pair.teacher_head.named_parameters()]:
-        assert torch.allclose(own, expected[name], atol=1e-6, rtol=1e-5), name
-    assert not torch.equal(pair.teacher.norm.weight, pair.student.norm.weight)
-    assert distilling.momentum(0.9, 0.0) == pytest.approx(0.9)
-    assert distilling.momentum(0.9, 0.5) == pytest.approx(0.95)
-    assert distilling.momentum(0.9, 1.0) == pytest.approx(1.0)
-
-
-def test_the_centre_follows_the_teachers_mean(recipe):
-    objective, pair, pictures = begun(recipe)
-    pair.centre.fill_(0.5)
-    large, _ = objective.views(pictures, generator("step", 0))
-    mean = pair.taught(large).mean(dim=0)
-    objective.loss(pair, step(pictures))
-    assert torch.equal(pair.centre, torch.full((12,), 0.5))  # not before the step
-    objective.after_step(pair, 0.0)
-    assert torch.allclose(pair.centre, 0.9 * 0.5 + 0.1 * mean, atol=1e-6)
-
-
-def test_collapse_would_show(recipe):
-    objective, pair, pictures = begun(recipe)
-    with torch.no_grad():
-        pair.teacher_head.directions.copy_(torch.ones_like(pair.teacher_head.directions))  # all outputs equal
-    objective.loss(pair, step(pictures))
-    found = objective.after_epoch(pair, torch.device("cpu"))
-    assert found == pytest.approx({"entropy_of_mean": 1, "mean_entropy": 1}, abs=1e-4)
-    pair.centre[0] = -100  # one output always wins
-    objective.loss(pair, step(pictures))
-    found = objective.after_epoch(pair, torch.device("cpu"))
-    assert found == pytest.approx({"entropy_of_mean": 0, "mean_entropy": 0}, abs=1e-4)
+def test_matched_counts_the_views_whose_partner_is_nearest(recipe, monkeypatch):
+    objective, learner, pictures = begun(recipe)
+    right = 0
+    for number in range(2):
+        seen = torch.randn(8, 6, generator=generator("matched", number))
+        seen = functional.normalize(torch.cat([seen, seen + torch.randn(8, 6, generator=generator("noise", number))]), dim=1)
+        for i in range(16):
+            right += max((j for j in range(16) if j != i), key=lambda j: float(seen[i] @ seen[j])) == (i + 8) % 16
+        monkeypatch.setattr(simclr.Learner, "forward", lambda *_, seen=seen: seen)
+        objective.loss(learner, step(pictures))
+    assert 4 < right < 28
+    monkeypatch.undo()
+    assert objective.after_epoch(learner, torch.device("cpu")) == {"matched": right / 32}
 
 
 def test_the_linear_classifier_is_the_minimum_that_it_should_be():
@@ -254,10 +236,10 @@ def test_the_linear_classifier_is_the_minimum_that_it_should_be():
     seen = torch.randn(60, 4, generator=draw, dtype=torch.float64) * torch.tensor([1, 10, 0.1, 3]) + 5
     targets = functional.one_hot(torch.arange(60) % 3, 3).double()
     seen[targets[:, 1] > 0, 0] += 2
-    weight, bias = distilling.logistic_regression(seen, targets)
+    weight, bias = simclr.logistic_regression(seen, targets)
     off = (seen @ weight.T + bias).softmax(dim=1) - targets
     spread = seen.std(dim=0, correction=0)
-    slope = off.T @ ((seen - seen.mean(dim=0)) / spread) / 60 + distilling.DECAY * weight * spread
+    slope = off.T @ ((seen - seen.mean(dim=0)) / spread) / 60 + simclr.DECAY * weight * spread
     assert slope.abs().max() < 1e-4
     assert off.mean(dim=0).abs().max() < 1e-4
     right = ((seen @ weight.T + bias).argmax(dim=1) == targets.argmax(dim=1)).double().mean()
@@ -269,9 +251,9 @@ def test_the_linear_classifier_is_the_minimum_that_it_should_be():
 
 def test_it_trains_and_is_a_classifier_of_its_last_epoch(trained, recipe):
     history = json.loads((trained.folder / "history.json").read_text())
-    assert [set(epoch["figures"]) for epoch in history] == [{"accuracy", "entropy_of_mean", "mean_entropy"}] * 2
+    assert [set(epoch["figures"]) for epoch in history] == [{"accuracy", "matched"}] * 2
     card = trained.card
-    assert (card.task, card.selected_epoch, card.classes) == ("distill", 2, ["bar", "cross", "frame", "dot"])
+    assert (card.task, card.selected_epoch, card.classes) == ("simclr", 2, ["bar", "cross", "frame", "dot"])
     assert set(card.held_out["test"]) == {"accuracy"}
     network = weights.network(*cards_of(trained.folder))
     assert sum(p.numel() for p in network.parameters()) == card.parameters
@@ -329,11 +311,10 @@ def test_resumed_it_ends_as_if_nothing_had_happened(recipe, trained, tmp_path, m
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("dynamic_img_size = true", ""), r"tiny_dino: the network does not read crops of 8 pixels .*dynamic_img_size = true"),
-        (('task = "distill"', 'task = "classify"'), r"the table \[distill\] is of the task distill, not classify"),
-        (("flip = true", "ema = 0.9"), r"the task distill keeps the teacher, which is an average already; set ema to 0"),
-        (("small = 8", "small_scale = [0.5, 0.2]"), r"line 19: a scale is a range .*\[0.5, 0.2\]"),
-        (("crops = 2", "crop = 2"), r"line 20: unknown key 'crop'; did you mean 'crops'"),
+        (("dynamic_img_size = true", ""), r"tiny_simclr: the network does not read views of 8 pixels .*dynamic_img_size = true"),
+        (('task = "simclr"', 'task = "classify"'), r"the table \[simclr\] is of the task simclr, not classify"),
+        (("side = 8", "scale = [0.5, 0.2]"), r"line 17: scale is a range .*\[0.5, 0.2\]"),
+        (("clouds = 0.2", "cloud = 2"), r"line 18: unknown key 'cloud'; did you mean 'clouds'"),
     ],
 )
 def test_wrong_recipes(tmp_path, change, message):
@@ -344,17 +325,18 @@ def test_wrong_recipes(tmp_path, change, message):
 
 
 def test_other_networks_of_timm_can_be_taught_too(tmp_path):
-    """A convolutional one with batch norms: the teacher has the student's statistics."""
     text = (
         RECIPE[: RECIPE.index("[network]")]
         + '[network]\ntimm = "resnet18"\nchannels = [8, 8, 16, 16]\n\n'
-        + RECIPE[RECIPE.index("[distill]") :]
+        + RECIPE[RECIPE.index("[simclr]") :]
     )
-    objective, pair, pictures = begun(written(tmp_path, text.replace("small = 8", "small = 12")))
-    pair.train()
-    assert not pair.teacher.training
-    objective.loss(pair, step(pictures)).backward()
-    objective.after_step(pair, 0.0)
-    assert torch.equal(pair.teacher.bn1.running_mean, pair.student.bn1.running_mean)
-    assert pair.student.bn1.running_mean.abs().sum() > 0
-    assert isinstance(pair.teacher, nn.Module)
+    objective, learner, pictures = begun(written(tmp_path, text))
+    objective.loss(learner, step(pictures)).backward()
+    assert learner.network.conv1.weight.grad.abs().sum() > 0
+
+
+def test_an_average_of_the_weights_can_be_kept(tmp_path, trained):
+    averaged = written(tmp_path, RECIPE.replace("flip = true", "ema = 0.9"))
+    done = session.train(averaged, out=tmp_path / "run", device="cpu", threads=1)
+    assert done.card.sha256 != trained.card.sha256
+    assert set(done.card.held_out["test"]) == {"accuracy"}
