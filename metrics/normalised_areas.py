@@ -24,6 +24,11 @@ class _Normalised(CurveArea):
         if self.output != "probability":  # a least drop of logits or cosines would be another one for every model
             raise XbenchError(f"normalised insertion and deletion are of probabilities; ask for insertion(output={self.output})")
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """None: a curve may leave the span of its ends far behind."""
+        return ANY
+
     def score(self, map_: SaliencyMap, responses: list[Tensor]) -> Score:
         """The area between the end points; the vector is the curve itself, raw."""
         raw = super().score(map_, responses)
