@@ -10,6 +10,7 @@ same process, over that of a bare pass.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import functools
 import logging
 import multiprocessing
@@ -80,6 +81,7 @@ def measured(prepare: Callable[[], Callable[[], object]]) -> tuple[float, float]
 
 
 def _measure(prepare: Callable[[], Callable[[], object]], found: multiprocessing.SimpleQueue[tuple[float, float]]) -> None:
+    ctypes.CDLL(None).malloc_trim(0)  # what is free but held would hide growth
     before = _status("VmRSS")
     work = prepare()
     work()

@@ -435,15 +435,18 @@ def explain(
 
     for name in plugin:
         registry.load(name)
-    if pictures is not None:
-        print(explain_dataset(image, pictures, model, listed(method) or [], target, out or Path("explained.png")))
-        return
-    path = Path(image)
-    sheet = out or path.with_name(f"{path.stem}-explained.png")
+    methods, path = listed(method) or [], Path(image)
+    sheet = out or (path.with_name(f"{path.stem}-explained.png") if pictures is None else Path("explained.png"))
+    if pictures is None and not path.exists() and image.partition("(")[0] in registry.ids("dataset"):
+        raise XbenchError(f"{image} is a dataset; say how many of its pictures to explain: --pictures 6")
+    if (text or concept) and target is not None:
+        raise XbenchError("--target is a class of the model, --text and --concept are words of your own; give one or the other")
     if text or concept:
-        print(explain_words(path, model, listed(method) or [], text or [], concept or [], sheet))
+        print(explain_words(image, pictures, model, methods, text or [], concept or [], sheet))
+    elif pictures is not None:
+        print(explain_dataset(image, pictures, model, methods, target, sheet))
     else:
-        print(explain_picture(path, model, listed(method) or [], target, sheet))
+        print(explain_picture(path, model, methods, target, sheet))
 
 
 @app.command("validate-metrics")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -64,12 +64,19 @@ def explain_dataset(spec: str, count: int, model_spec: str, methods: Sequence[st
 
 
 def explain_words(
-    path: Path, model_spec: str, methods: Sequence[str], texts: Sequence[str], concepts: Sequence[str], out: Path
+    image: str,
+    count: int | None,
+    model_spec: str,
+    methods: Sequence[str],
+    texts: Sequence[str],
+    concepts: Sequence[str],
+    out: Path,
 ) -> str:
-    """Write a sheet with a row for each text, and each concept of WordNet, on one picture. The model is a CLIP; what it classifies
-    otherwise has no part in it. -> a sentence that says what the sheet shows.
+    """Write a sheet with a row for each text, and each concept of WordNet, on one picture or on each of several. The model is a
+    CLIP; what it classifies otherwise has no part in it. -> a sentence that says what the sheet shows.
 
-    concepts: synsets such as ``bird.n.01``; methods that need a sentence are given the synset's words.
+    image: a file; with a count a dataset, of which so many pictures are shown. concepts: synsets such as ``bird.n.01``; methods
+    that need a sentence are given the synset's words.
 
     Raises:
         XbenchError: as ``explain_picture``; the model is no CLIP, a text is empty or too long, an unknown synset.
@@ -80,15 +87,29 @@ def explain_words(
         raise XbenchError("--text is empty; write what to look for, such as 'a striped circle'")
     asked = ClassList((*texts, *(s.name for s in synsets)), (*("" for _ in texts), *(s.wnid for s in synsets)))
     prompts = [*((text,) for text in texts), *(s.lemmas for s in synsets)]
-    shown, rows, said = Shown(retold(registry.model(model_spec)(), asked, prompts), read(path), path.name), [], []
-    embedding = shown.view.embeddings(shown.batch(0), shown.inputs)[0]
-    for target, name in enumerate(asked.names):
-        row, _, _ = _row(shown, bound, target)
-        cosine = float(shown.view.class_texts[target] @ embedding)
-        said.append(f"{name!r} (cosine {cosine:.2f})")
-        rows.append([("\n".join(textwrap.wrap(name, WRAPPED)), row[0][1]), *row[1:]])
+    model, rows, said = retold(registry.model(model_spec)(), asked, prompts), [], []
+    for name, pixels in _pictures(image, count):
+        shown = Shown(model, pixels, name)
+        embedding = shown.view.embeddings(shown.batch(0), shown.inputs)[0]
+        for target, words in enumerate(asked.names):
+            row, _, _ = _row(shown, bound, target)
+            cosine = float(shown.view.class_texts[target] @ embedding)
+            said.append(f"{words!r} (cosine {cosine:.2f})")
+            rows.append([("\n".join(textwrap.wrap(words, WRAPPED)), row[0][1]), *row[1:]])
     pictures.sheet(rows, out)
-    return f"{' and '.join(said)} explained by {', '.join(methods)}: {out}"
+    where = "" if count is None else f" in {len(rows) // len(asked.names)} pictures of {image}"
+    what = said if count is None else [repr(words) for words in asked.names]
+    return f"{' and '.join(what)}{where} explained by {', '.join(methods)}: {out}"
+
+
+def _pictures(image: str, count: int | None) -> Iterator[tuple[str, Tensor]]:
+    """(name, uint8 ``[3, H, W]``) of a file, or of a dataset's first pictures."""
+    if count is None:
+        yield Path(image).name, read(Path(image))
+        return
+    dataset = registry.dataset(image)()
+    for entry in dataset.entries()[:count]:
+        yield entry.id, dataset.load(entry.id).image
 
 
 class Shown:

@@ -118,6 +118,8 @@ def test_a_finished_run_imports_no_torch(here, tiny_plugin):
         (("list", "method"), "did you mean 'methods'?"),
         (("show", "tiny_can"), "unknown plug-in"),
         (("explain", "absent.png", "--model", "tiny_net", "--method", "tiny_cam"), "picture absent.png cannot be read"),
+        (("explain", "scenes(n=2)", "--model", "tiny_net"), "scenes(n=2) is a dataset; say how many of its pictures"),
+        (("explain", "p.png", "--text", "a ring", "--target", "1"), "give one or the other"),
         (("explain", "p.png", "--model", "tiny_net", "--method", "tiny_cam", "--target", "5000"), "classes are 0 to 4"),
         (("explain", "p.png", "--model", "tiny_net", "--method", "tiny_cam", "--target", "bea"), "did you mean 'bee'?"),
         (

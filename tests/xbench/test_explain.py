@@ -24,9 +24,10 @@ def sheet(clips, tmp_path, monkeypatch):
     rows = []
     monkeypatch.setattr(pictures, "sheet", lambda given, path: rows.extend([[c for c, _ in row] for row in given]))
 
-    def write(texts=(), concepts=(), model_spec="clip", methods=("tiny_cam", "tiny_noise")):
+    def write(texts=(), concepts=(), model_spec="clip", methods=("tiny_cam", "tiny_noise"), dataset=None, count=None):
         rows.clear()
-        said = explain.explain_words(tmp_path / "p.png", model_spec, methods, texts, concepts, tmp_path / "out.png")
+        image = dataset or str(tmp_path / "p.png")
+        said = explain.explain_words(image, count, model_spec, methods, texts, concepts, tmp_path / "out.png")
         return rows, said, model
 
     return write
@@ -44,6 +45,18 @@ def test_each_text_and_concept_has_a_row(sheet, clips, tmp_path):
     assert f"'a striped circle' (cosine {cosines[0]:.2f})" in said
     assert f"'traffic_light.n.01' (cosine {cosines[1]:.2f})" in said
     assert said.endswith(f"explained by tiny_cam, tiny_noise: {tmp_path / 'out.png'}")
+
+
+def test_several_pictures_have_a_row_for_each_text(sheet, tmp_path, monkeypatch):
+    seen, row = [], explain._row
+    monkeypatch.setattr(explain, "_row", lambda shown, *rest: seen.append(shown) or row(shown, *rest))
+    rows, said, _ = sheet(["a ring", "bird"], dataset="scenes(n=9)", count=3)
+    assert [captions[0] for captions in rows] == ["a ring", "bird"] * 3
+    dataset = registry.dataset("scenes(n=9)")()
+    ids = [entry.id for entry in dataset.entries()[:3] for _ in range(2)]
+    assert [shown.name for shown in seen] == ids
+    assert all(torch.equal(shown.image, dataset.load(id).image) for shown, id in zip(seen, ids, strict=True))
+    assert said == f"'a ring' and 'bird' in 3 pictures of scenes(n=9) explained by tiny_cam, tiny_noise: {tmp_path / 'out.png'}"
 
 
 def test_the_models_own_classes_have_no_part_in_it_and_stay(sheet):
