@@ -82,10 +82,11 @@ def measured(prepare: Callable[[], Callable[[], object]]) -> tuple[float, float]
 
 def _measure(prepare: Callable[[], Callable[[], object]], found: multiprocessing.SimpleQueue[tuple[float, float]]) -> None:
     ctypes.CDLL(None).malloc_trim(0)  # what is free but held would hide growth
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak until here
     before = _status("VmRSS")
     work = prepare()
     work()
-    peak = _status("VmHWM")  # of this process: a fork starts from what is resident
+    peak = _status("VmHWM")
     start = time.perf_counter()
     work()
     found.put(((peak - before) / 1024, time.perf_counter() - start))
