@@ -50,13 +50,13 @@ def test_each_text_and_concept_has_a_row(sheet, clips, tmp_path):
 def test_several_pictures_have_a_row_for_each_text(sheet, tmp_path, monkeypatch):
     seen, row = [], explain._row
     monkeypatch.setattr(explain, "_row", lambda shown, *rest: seen.append(shown) or row(shown, *rest))
-    rows, said, _ = sheet(["a ring", "bird"], dataset="scenes(n=9)", count=3)
+    rows, said, _ = sheet(["a ring", "bird"], dataset="tiny_pictures", count=3)
     assert [captions[0] for captions in rows] == ["a ring", "bird"] * 3
-    dataset = registry.dataset("scenes(n=9)")()
+    dataset = registry.dataset("tiny_pictures")()
     ids = [entry.id for entry in dataset.entries()[:3] for _ in range(2)]
     assert [shown.name for shown in seen] == ids
     assert all(torch.equal(shown.image, dataset.load(id).image) for shown, id in zip(seen, ids, strict=True))
-    assert said == f"'a ring' and 'bird' in 3 pictures of scenes(n=9) explained by tiny_cam, tiny_noise: {tmp_path / 'out.png'}"
+    assert said == f"'a ring' and 'bird' in 3 pictures of tiny_pictures explained by tiny_cam, tiny_noise: {tmp_path / 'out.png'}"
 
 
 def test_the_models_own_classes_have_no_part_in_it_and_stay(sheet):
