@@ -7,25 +7,23 @@ first minus second, oriented so that positive means that the first is better.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from xbench import pairing, panels, stats
+from xbench import claims, pairing, panels, signflip, stats
 from xbench.errors import XbenchError, did_you_mean
 from xbench.pairing import Pair, Run
 from xbench.panels import Column, Panel
 from xbench.specs import parse
-from xbench.stats import Comparison, Draws, Estimate, Scores
+from xbench.stats import Comparison, Estimate, Scores, Test
 
-ALPHA = 0.05  # chance of any wrong "better" in one comparison
-ROUNDING = 1e-5  # values that are this close are equal: so much do they differ with the machine and the order of sums
 WITHOUT = {"missing": "no row", "nan": "NaN", "not_applicable": "not applicable", "unreadable": "picture cannot be read"}
 
 Names = tuple[str, str]  # of the first side and the second
+Claim = tuple[Test, int]  # and how many differences were judged together
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,24 +50,25 @@ class Figure:
 class Finding:
     """One figure compared. means: of both sides, on the items of both.
 
-    p: of the difference, two-sided: the larger of Hall's t (see Draws.worse) and the sign-flip test's. p, wilcoxon and sign_flip
-    are after Holm's correction over all findings; those in ``comparison`` are not.
+    test: of the difference, among ``together`` that are judged at once: of two methods, what their column of the table claims (see
+    claims.py); of two runs, all figures of both. The test of this difference alone is in ``comparison``.
     """
 
     figure: Figure
     means: tuple[Estimate, Estimate]
     comparison: Comparison
-    p: float
-    wilcoxon: float
-    sign_flip: float
+    test: Test
+    together: int
 
     @property
     def better(self) -> int | None:
-        """The side that is better for sure, 0 or 1: p is small and the 95 % interval excludes 0; None where neither is."""
-        gain = self.comparison.difference
-        if not (self.p < ALPHA and gain.low * gain.high > 0):
-            return None
-        return 0 if gain.mean > 0 else 1
+        """The side that is better for sure, 0 or 1; None where neither is."""
+        return self.test.better
+
+    @property
+    def better_alone(self) -> int | None:
+        """The side that would be, were this the only difference to judge."""
+        return self.comparison.test.better
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,11 @@ class Report:
         return self.runs[0] is not self.runs[1]
 
     def verdict(self, finding: Finding) -> str:
-        return "cannot be told apart" if finding.better is None else f"{self.names[finding.better]} better"
+        if finding.better is not None:
+            return f"{self.names[finding.better]} better"
+        if finding.better_alone is not None:
+            return f"{self.names[finding.better_alone]} better if judged alone"
+        return "cannot be told apart"
 
 
 def of_methods(run: Run, first: str, second: str) -> Report:
@@ -144,14 +147,17 @@ def of_methods(run: Run, first: str, second: str) -> Report:
     names = _named(first, known, "method"), _named(second, known, "method")
     if names[0] == names[1]:
         raise XbenchError(f"{names[0]} is compared with itself; name two methods of the run")
-    figures, notes = [], []
+    figures, notes, tests = [], [], {}
     for panel in panels.of_rows(rows, manifest["columns"]):
         lacking = [name for name in names if name not in panel.methods]
         if lacking:
             notes.append(f"{panel.column.metric} on {panel.column.dataset}, {panel.model}: {' and '.join(lacking)} not run")
-        else:
-            figures.append(_of_panel(panel, names))
-    return _report(names, names, (run, run), figures, notes)
+            continue
+        figure = _of_panel(panel, names)
+        figures.append(figure)
+        if (claim := claims.of_panel(panel, manifest["methods"]).of(*map(panel.methods.index, names))) is not None:
+            tests[figure] = claim
+    return _report(names, names, (run, run), figures, notes, tests)
 
 
 def of_runs(new: Run, old: Run, titles: Names = ("the new run", "the old run")) -> Report:
@@ -211,7 +217,15 @@ def _of_pair(pair: Pair) -> Figure:
     return Figure((pair.method, pair.method), (pair.models[1], pair.models[0]), pair.column, pair.items, scores, found)
 
 
-def _report(names: Names, titles: Names, runs: tuple[Run, Run], figures: Sequence[Figure], notes: Iterable[str]) -> Report:
+def _report(
+    names: Names,
+    titles: Names,
+    runs: tuple[Run, Run],
+    figures: Sequence[Figure],
+    notes: Iterable[str],
+    tests: Mapping[Figure, Claim] | None = None,
+) -> Report:
+    """tests: what a table claims of figures; where it is None, all are judged together."""
     usable = [figure for figure in figures if figure.scores.known.all(axis=0).any()]
     notes = [*_incomplete(names, runs), *notes, *_empty([figure for figure in figures if figure not in usable])]
     if not usable:
@@ -220,43 +234,32 @@ def _report(names: Names, titles: Names, runs: tuple[Run, Run], figures: Sequenc
     costs = [_costs(run[0]) for run in runs]
     sides = dict.fromkeys((figure.methods, figure.models) for figure in usable)
     spendings = [Spending(m, on, (costs[0][on[0], m[0]], costs[1][on[1], m[1]])) for m, on in sides]
-    return Report(names, titles, runs, _judged(usable), spendings, notes)
+    return Report(names, titles, runs, _findings(usable, _tested(usable) if tests is None else tests), spendings, notes)
 
 
-def _judged(figures: Sequence[Figure]) -> list[Finding]:
-    means: list[tuple[Estimate, Estimate]] = []
-    comparisons: list[Comparison] = []
-    p: list[float] = []
-    ours, theirs = np.array([0, 1]), np.array([1, 0])
+def _tested(figures: Sequence[Figure]) -> dict[Figure, Claim]:
+    """All figures judged together."""
+    parts = [(figure.scores.units, figure.scores.contributions([(0, 1)])) for figure in figures]
+    contributions = signflip.together(parts)
+    found = zip(figures, np.nansum(contributions, axis=0), signflip.differ(contributions), strict=True)
+    return {figure: (Test(float(gain), float(p)), len(figures)) for figure, gain, p in found}
+
+
+def _findings(figures: Sequence[Figure], tests: Mapping[Figure, Claim]) -> list[Finding]:
+    """tests: those that are not in it are judged alone."""
+    found = []
     for figure in figures:
         scores = _rounded(figure.scores)
-        draws = scores.draws(ours, np.asarray(scores.known.all(axis=0)))
-        first, second = draws.estimates()
-        means.append((first, second))
-        comparisons.append(scores.compare(0, 1))
-        p.append(_p(draws.minus(ours, theirs), comparisons[-1].sign_flip))
-    wilcoxon, sign_flip = (stats.holm(test) for test in ([c.wilcoxon for c in comparisons], [c.sign_flip for c in comparisons]))
-    tests = (stats.holm(p).tolist(), wilcoxon.tolist(), sign_flip.tolist())
-    return [Finding(*found) for found in zip(figures, means, comparisons, *tests, strict=True)]
-
-
-def _p(gains: Draws, sign_flip: float) -> float:
-    """The p-value that decides. gains: of the first side and of the second.
-
-    The sign-flip test assumes nothing of how items spread, so that neither a handful of them nor rare large differences decide too
-    early. But one that is sampled says no more than "at most 1 / FLIPS", which a correction for many figures makes large: there
-    Hall's t stands alone.
-    """
-    if gains.clusters < 2:
-        return math.nan
-    hall = min(1.0, 2 * float(gains.worse().min()))
-    return max(hall, sign_flip) if sign_flip > 1 / stats.FLIPS else hall
+        first, second = scores.draws(np.array([0, 1]), np.asarray(scores.known.all(axis=0))).estimates()
+        comparison = scores.compare(0, 1)
+        found.append(Finding(figure, (first, second), comparison, *tests.get(figure, (comparison.test, 1))))
+    return found
 
 
 def _rounded(scores: Scores) -> Scores:
     """The second's values made the first's where they differ by rounding, so that this neither wins nor loses an item."""
     first, second = scores.data
-    same = np.isclose(second, first, rtol=ROUNDING, atol=ROUNDING**2)
+    same = np.isclose(second, first, rtol=stats.ROUNDING, atol=stats.ROUNDING**2)
     return dataclasses.replace(scores, data=np.stack([first, np.where(same, first, second)]))
 
 

@@ -1,6 +1,6 @@
 """The gate: did explanations get worse? A run against a baseline, judged figure by figure, with an answer for a CI job.
 
-regression    after Holm's correction over all figures the loss is certain, and it exceeds the margin
+regression    the loss is certain for all figures at once (signflip.py), and it exceeds the margin
 pass          the 95 % interval of every change lies above minus its margin
 cannot judge  neither, and what would settle it; the same where figures have no partner or the run is not of the code at hand
 """
@@ -17,7 +17,7 @@ import numpy as np
 import pydantic
 from scipy import stats as scipy_stats
 
-from xbench import manifests, pairing, stats, toml
+from xbench import manifests, pairing, signflip, stats, toml
 from xbench.errors import XbenchError
 from xbench.pairing import Pair, Run
 from xbench.stats import Draws, Estimate
@@ -26,7 +26,6 @@ from xbench.stats import Draws, Estimate
 # changes no map at all; but from one training to the next the figures of equally good networks differ by up to 0.3 (docs/gate.md).
 SPREAD = 0.05
 RETRAINED = 0.5
-ALARMS = 0.05  # chance of any false alarm in one gate
 Verdict = Literal["pass", "regression", "cannot judge"]
 EXIT: dict[Verdict, int] = {"pass": 0, "regression": 1, "cannot judge": 2}
 
@@ -69,7 +68,8 @@ def load(path: Path) -> Margins:
 class Judgement:
     """One figure. before, now: it in both runs, on the items of both. change: now - before, positive = better.
 
-    p: that there is no loss, after Holm's correction. needed: items that would settle it; None where it is settled, or none would.
+    p: that there is no loss, corrected for all figures. needed: items that would settle it; None where it is settled or none
+    would.
     """
 
     pair: Pair
@@ -159,11 +159,14 @@ def judge(baseline: Run, run: Run, margins: Margins | None = None, *, fresh: boo
 
 
 def judge_pairs(pairs: Sequence[Pair], margins: Margins) -> list[Judgement]:
-    """Judge figures together: Holm's correction is over all of them."""
+    """Judge figures together: a loss is certain among all of them."""
     draws = [_draws(pair) for pair in pairs]
-    losses = [math.nan if d is None or d.clusters < 2 else float(d.worse()[2]) for d in draws]
-    p = stats.holm(losses)
-    strictest = scipy_stats.norm.isf(ALARMS / max(1, int(np.isfinite(p).sum())))
+    losses = [i for i, d in enumerate(draws) if d is not None and d.clusters > 1]
+    p = np.full(len(pairs), math.nan)
+    if losses:
+        parts = [(pairs[i].scores.units, pairs[i].scores.contributions([(1, 0)])) for i in losses]
+        p[losses] = signflip.below(signflip.together(parts))
+    strictest = scipy_stats.norm.isf(signflip.ALPHA / max(1, len(losses)))
     return [_judge(pair, d, margins, float(corrected), strictest) for pair, d, corrected in zip(pairs, draws, p, strict=True)]
 
 
@@ -185,7 +188,7 @@ def _judge(pair: Pair, draws: Draws | None, margins: Margins, p: float, strictes
     # Of both runs: near a metric's end (99 % hits) the old items alone hardly spread, and any loss would exceed their margin.
     spread = math.sqrt(draws.clusters * (each[0] ** 2 + each[1] ** 2) / 2)
     margin = margins.of(pair.column.metric, spread, retrained=pair.retrained)
-    if p < ALARMS and -change.mean > margin:
+    if p < signflip.ALPHA and -change.mean > margin:
         return Judgement(pair, before, now, change, margin, p, "regression")
     if change.low >= -margin and not pair.nan:
         return Judgement(pair, before, now, change, margin, p, "pass")

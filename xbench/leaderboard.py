@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from xbench import agreement, filters, groups, panels, published, stats
+from xbench import agreement, claims, filters, groups, panels, published, stats
 from xbench.agreement import Agreement, Friedman
 from xbench.filters import Filter
 from xbench.panels import Column, Panel
@@ -19,7 +19,7 @@ from xbench.stats import Estimate, Rank
 INTERRUPTED = "INCOMPLETE: the run was interrupted; start it again to continue"
 MARKS = {True: "†", False: "‡"}
 LEGEND = {
-    "†": "does not beat every control of its own granularity (paired over items, 95 %)",
+    "†": "does not beat every control of its own granularity (paired over items; 95 % for all methods and controls at once)",
     "‡": "beats those, but not every control of another granularity",
 }
 
@@ -28,16 +28,14 @@ LEGEND = {
 class Floor:
     """A control that a method is compared with on the same items. gain: mean difference, positive = the method is better.
 
-    same_grid: the control's maps are as coarse as the method's (or it has no granularity of its own).
+    beaten: whether the method is better for sure, for all methods and controls of the column at once. same_grid: the control's maps
+    are as coarse as the method's (or it has no granularity of its own).
     """
 
     control: str
     gain: Estimate
+    beaten: bool
     same_grid: bool
-
-    @property
-    def beaten(self) -> bool:
-        return self.gain.low > 0
 
 
 @dataclass
@@ -238,7 +236,6 @@ def _cite(table: Table) -> None:
 
 def _cells(panel: Panel, rows: pd.DataFrame, described: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
     """A cell for each method of a panel."""
-    about = [described.get(method, {}) for method in panel.methods]
     cells = [
         Cell(
             estimate,
@@ -256,16 +253,13 @@ def _cells(panel: Panel, rows: pd.DataFrame, described: Mapping[str, Mapping[str
             cell.reason = "; ".join(map(str, reasons))
     if not panel.column.ranked:
         return cells
-    methods = [m for m, its in enumerate(about) if not its.get("control")]
-    floors = [m for m, its in enumerate(about) if its.get("control") and not its.get("ceiling") and panel.column.controlled]
-    ranked = [m for m in methods if cells[m].estimate.n and not cells[m].nan and not cells[m].missing]
-    for m, rank in zip(ranked, panel.scores.ranks(ranked), strict=True):
+    found = claims.of_panel(panel, described)
+    for m, rank in zip(found.ranked, panel.scores.ranks(found.ranked, found.among), strict=True):
         cells[m].rank = rank
-    pairs = [(m, floor) for m in methods for floor in floors]
+    pairs = list(found.against)
     for (m, floor), gain in zip(pairs, panel.scores.differences(pairs), strict=True):
-        if gain.n:
-            same = bool(about[floor].get("any_grid")) or panel.same_grid(m, floor)
-            cells[m].against.append(Floor(panel.methods[floor], gain, same))
+        same = bool(described[panel.methods[floor]].get("any_grid")) or panel.same_grid(m, floor)
+        cells[m].against.append(Floor(panel.methods[floor], gain, found.against[m, floor].better == 0, same))
     return cells
 
 

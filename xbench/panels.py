@@ -89,7 +89,10 @@ class Panel:
 
 def of_rows(rows: pd.DataFrame, columns: Mapping[str, Mapping[str, Any]]) -> Iterator[Panel]:
     """A panel for each model and column of some rows: models by name, columns in the order of ``columns``, a manifest's."""
-    rows = rows[["model", "protocol_key", *USED]].reset_index(drop=True)
+    rows = rows[["model", "protocol_key", "dataset", *USED]].reset_index(drop=True)
+    # One number for a photograph of a dataset in all panels, so that what is judged across columns knows what these share.
+    (datasets, _), (clusters, names) = _coded(rows["dataset"]), _coded(rows["cluster"])
+    rows["cluster"] = datasets * len(names) + clusters
     found = rows.groupby(["model", "protocol_key"], sort=False, observed=True).indices
     verdicts = validation.load()
     for model in sorted(rows["model"].unique()):
@@ -130,7 +133,7 @@ def _panel(model: str, rows: pd.DataFrame, places: NDArray[np.intp], column: Col
     else:
         data[(*at, 0)] = np.nan_to_num(rows["value"].to_numpy(np.float64))
     targets = rows["target"].to_numpy(np.float64, na_value=-1)[first].astype(np.int64)
-    clusters = _coded(rows["cluster"])[0][first]
+    clusters = rows["cluster"].to_numpy(np.int64)[first]
     classes = targets if column.reduce == "class_mean" else None
     constant = np.zeros(shape, bool)
     constant[at] = rows["constant"].fillna(False).to_numpy(bool)

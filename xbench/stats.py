@@ -5,9 +5,11 @@ Within one column of a table: intervals, paired differences and their tests, ran
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +18,14 @@ from numpy.typing import NDArray
 from scipy import sparse, special
 from scipy import stats as scipy_stats
 
-from xbench import reductions
+from xbench import reductions, signflip
 
 RESAMPLES = 2000
-FLIPS = 10_000  # of the sign-flip test; all 2^C of them where that is fewer
 CONFIDENCE = 0.95
 FEW_CLUSTERS = 50  # with fewer, an interval is approximate (docs/statistics.md has its coverage)
-MOST_GROUPS = 200  # of clusters that are left out in turn; more tell little more about a figure's skewness
+MOST_UNITS = 200  # of clusters that are left out or flipped together; more tell little more about a figure
 MOST_NUMBERS = 2**21  # of one block of resampled sums
+ROUNDING = 1e-5  # values that are this close are equal: so much do they differ with the machine and the order of sums
 MOST_KEPT = 4  # sets of items whose resampled figures are kept; most tables need one
 
 Array = NDArray[np.float64]
@@ -53,18 +55,30 @@ NONE = Estimate(math.nan, math.nan, math.nan, 0, 0)
 
 
 @dataclass(frozen=True)
+class Test:
+    """A difference, judged among all of a family. gain: positive where the first is better. p: two-sided, corrected for all."""
+
+    gain: float
+    p: float
+
+    @property
+    def better(self) -> int | None:
+        """Which side is better for sure, 0 or 1; None where that cannot be said."""
+        return None if self.p >= signflip.ALPHA or not self.gain else int(self.gain < 0)
+
+
+@dataclass(frozen=True)
 class Comparison:
     """a minus b on the items that both have, oriented so that positive means that a is better.
 
-    superiority: share of items on which a is better, ties counted half; NaN for figures that are not means.
-    wilcoxon: p of the signed-rank test on cluster means, NaN for figures that are not means. sign_flip: p of the permutation test
-    that swaps a and b within whole clusters. Both two-sided.
+    test: of this difference alone. superiority: share of items on which a is better, ties counted half. wilcoxon: two-sided p of
+    the signed-rank test on cluster means. Both are NaN for figures that are not means.
     """
 
     difference: Estimate
     superiority: Estimate
+    test: Test
     wilcoxon: float
-    sign_flip: float
 
 
 @dataclass(frozen=True)
@@ -82,14 +96,17 @@ class Rank:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """K figures ``[K]``, the same in each resample ``[R, K]``, and with each group of clusters left out ``[G, K]``.
+    """K figures ``[K]``, the same in each resample ``[R, K]``, and with each unit left out ``[U, K]``.
 
-    smooth: whether they are smooth functions of the items, such as means; the best of several thresholds is not.
+    units: names ``[U]`` of what is left out in turn: clusters, or groups of them where there are many. shares: of the items
+    ``[U]``. smooth: whether figures are smooth functions of the items, such as means; the best of several thresholds is not.
     """
 
     figures: Array
     resampled: Array
     left_out: Array
+    units: NDArray[np.generic]
+    shares: Array
     items: int
     clusters: int
     smooth: bool = True
@@ -97,14 +114,26 @@ class Draws:
     def minus(self, a: Places, b: Places) -> Draws:
         """The differences of some of the figures from others, from the same resamples."""
         figures, resampled, left_out = (part[..., a] - part[..., b] for part in (self.figures, self.resampled, self.left_out))
-        return Draws(figures, resampled, left_out, self.items, self.clusters, self.smooth)
+        return dataclasses.replace(self, figures=figures, resampled=resampled, left_out=left_out)
 
     def beside(self, other: Draws) -> Draws:
         """These figures and others of the same items."""
         ours = (self.figures, self.resampled, self.left_out)
         theirs = (other.figures, other.resampled, other.left_out)
         figures, resampled, left_out = (np.concatenate(pair, axis=-1) for pair in zip(ours, theirs, strict=True))
-        return Draws(figures, resampled, left_out, self.items, self.clusters, self.smooth and other.smooth)
+        smooth = self.smooth and other.smooth
+        return dataclasses.replace(self, figures=figures, resampled=resampled, left_out=left_out, smooth=smooth)
+
+    def contributions(self) -> Array:
+        """What each unit adds to the figures, ``[U, K]``; over the units they sum to them.
+
+        To a mean, the sum of its items over their number. To any other figure, by what changes without the unit: the jackknife's
+        pseudo-values (Tukey 1958).
+        """
+        if len(self.left_out) < 2:
+            return self.figures[None]
+        added = self.figures - (1 - self.shares[:, None]) * self.left_out
+        return added + (self.figures - added.sum(axis=0)) / len(added)
 
     def estimates(self) -> list[Estimate]:
         """Bias-corrected and accelerated bootstrap intervals (Efron 1987), a little wider for few clusters (Hesterberg 2015)."""
@@ -130,26 +159,12 @@ class Draws:
             limits.append(_quantiles(ordered, level))
         return limits[0], limits[1]
 
-    def worse(self) -> Array:
-        """One-sided p-values ``[K]`` that a figure is not below 0: small where it is, for sure.
-
-        By Hall's (1992) transformation of t, which allows for skewness; unlike resamples it reaches the small p-values that a
-        correction for many figures asks for.
-        """
-        error, skewness = self._influence()
-        groups = len(self.left_out)
-        t = np.divide(self.figures, error, out=np.where(self.figures < 0, -np.inf, np.inf), where=error > 0)
-        gamma = skewness / np.sqrt(groups)
-        with np.errstate(invalid="ignore"):
-            bent = t + gamma * t**2 / 3 + gamma**2 * t**3 / 27 + gamma / 6
-        return np.where(np.isfinite(t), scipy_stats.t.cdf(bent, max(1, groups - 1)), np.where(t < 0, 0.0, 1.0))
-
     def errors(self) -> Array:
         """Standard errors ``[K]``, by the jackknife."""
         return self._influence()[0]
 
     def _influence(self) -> tuple[Array, Array]:
-        """(standard error, skewness of what each group of clusters adds), ``[K]`` each."""
+        """(standard error, skewness of what each unit adds), ``[K]`` each."""
         groups = len(self.left_out)
         if groups < 2:
             return np.full_like(self.figures, np.nan), np.zeros_like(self.figures)
@@ -202,76 +217,111 @@ class Scores:
                     found[pair] = estimate
         return found
 
+    def tests(self, pairs: Sequence[tuple[int, int]]) -> list[Test]:
+        """Whether a and b differ, for pairs (a, b) of methods that are judged together, each on the items of both."""
+        contributions = self.contributions(pairs)
+        gains = np.nansum(contributions, axis=0)
+        return [Test(float(gain), float(p)) for gain, p in zip(gains, signflip.differ(contributions), strict=True)]
+
+    def contributions(self, pairs: Sequence[tuple[int, int]]) -> Array:
+        """What each unit of clusters adds to a minus b for pairs (a, b), ``[U, P]``, positive where a is better.
+
+        0 where the two differ by rounding alone; NaN where a pair has no item of a unit.
+        """
+        found = np.full((len(self.units), len(pairs)), np.nan)
+        if not pairs:
+            return found
+        a, b = np.array(pairs).T
+        for items, some in _alike(self.known[a] & self.known[b]):
+            if items.any():
+                methods, places = np.unique(np.stack([a[some], b[some]]), return_inverse=True)
+                draws = self.draws(methods, items)
+                ours, theirs = (draws.contributions()[:, side] for side in places.reshape(2, -1))
+                same = np.isclose(ours, theirs, rtol=ROUNDING, atol=ROUNDING**2 * np.abs(ours).max(initial=0))
+                gained = np.where(same, 0.0, self.sign * (ours - theirs))
+                found[np.ix_(np.searchsorted(self.units, draws.units), some)] = gained
+        return found
+
     def compare(self, a: int, b: int) -> Comparison:
         """All that is to be said of two methods on the items of both."""
         items = self.known[a] & self.known[b]
         (difference,) = self.differences([(a, b)])
         if not items.any():
-            return Comparison(difference, NONE, math.nan, math.nan)
-        flip = self._sign_flip(a, b, items)
+            return Comparison(difference, NONE, Test(math.nan, math.nan), math.nan)
+        (test,) = self.tests([(a, b)])
         if self.reduce != "mean":
-            return Comparison(difference, NONE, math.nan, flip)
+            return Comparison(difference, NONE, test, math.nan)
         gain = self.sign * (self.data[a, :, 0] - self.data[b, :, 0])
         better = Scores(((np.sign(gain) + 1) / 2)[None, :, None], items[None], self.clusters)
-        return Comparison(difference, better.estimates()[0], _wilcoxon(gain[items], self.clusters[items]), flip)
+        return Comparison(difference, better.estimates()[0], test, _wilcoxon(gain[items], self.clusters[items]))
 
-    def ranks(self, methods: Sequence[int]) -> list[Rank]:
-        """Ranks among some methods, on the items that all of them have; there must be one.
+    def ranks(self, methods: Sequence[int], tests: Mapping[tuple[int, int], Test] | None = None) -> list[Rank]:
+        """Ranks among some methods. Places are on the items that all of them have; there must be one.
 
-        One method is better than another for sure where its lead is above q standard errors, q being what the largest lead of any
-        pair exceeds by chance in 5 % of resamples: so it holds for all pairs at once, and allows for what items share.
+        tests: of all pairs (a, b) with a before b in ``methods``, where they are known already.
         """
         if not len(methods):
             return []
+        pairs = list(itertools.combinations(methods, 2))
+        if tests is None:
+            tests = dict(zip(pairs, self.tests(pairs), strict=True))
+        behind = dict.fromkeys(methods, 0)
+        for pair in pairs:
+            if (side := tests[pair].better) is not None:
+                behind[pair[1 - side]] += 1
         chosen = np.array(methods, dtype=np.intp)
         draws = self.draws(chosen, np.asarray(self.known[chosen].all(axis=0)))
         figures, resampled = self.sign * draws.figures, self.sign * draws.resampled
         places = 1 + (figures[None, :] > figures[:, None]).sum(axis=1)
         drawn = 1 + (resampled[:, None, :] > resampled[:, :, None]).sum(axis=2)
         low, high = np.percentile(drawn, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=0, method="nearest")
-        a, b = np.triu_indices(len(methods), 1)
-        lead = figures[a] - figures[b]
-        away = resampled[:, a] - resampled[:, b] - lead
-        error = away.std(axis=0)
-        error = np.where(error > 1e-12 * np.abs(figures).max(), error, 0.0)  # rounding is no spread
-        largest = (np.abs(away) / np.where(error > 0, error, np.inf)).max(axis=1, initial=0.0)
-        sure = np.abs(lead) > np.quantile(largest, CONFIDENCE) * error
-        behind = np.zeros(len(methods), dtype=int)
-        if draws.clusters > 1:
-            np.add.at(behind, b[sure & (lead > 0)], 1)
-            np.add.at(behind, a[sure & (lead < 0)], 1)
-        found = zip(1 + behind, places, low, high, strict=True)
-        return [Rank(*map(int, rank)) for rank in found]
+        return [Rank(1 + behind[m], *map(int, found)) for m, *found in zip(methods, places, low, high, strict=True)]
 
     def gains(self, a: int, b: int) -> Draws:
         """a minus b as one figure, on the items of both, oriented so that positive means that a is better."""
         return self._minus(np.array([a]), np.array([b]), self.known[a] & self.known[b])
 
+    @functools.cached_property
+    def _unit_of(self) -> tuple[NDArray[np.generic], Places]:
+        """(all clusters ``[C]``, sorted; of which unit each is, 0, 1, ...)."""
+        names = np.unique(self.clusters)
+        return names, _units(len(names))
+
+    @property
+    def units(self) -> NDArray[np.generic]:
+        """The units of clusters that are left out and flipped together, each by its first cluster; sorted."""
+        names, unit = self._unit_of
+        return np.asarray(names[np.unique(unit, return_index=True)[1]])
+
     def draws(self, methods: Places, items: Mask) -> Draws:
         """The figures of some methods over some items, which all of them must have."""
         names, index = np.unique(self.clusters[items], return_inverse=True)
+        every, unit_of = self._unit_of
+        there, unit = np.unique(unit_of[np.searchsorted(every, names)], return_inverse=True)
         width = self.data.shape[2] if self.classes is None else int(self.classes.max()) + 1
         many = max(1, MOST_NUMBERS // (RESAMPLES * width))
         kept = self._kept.setdefault(items.tobytes(), {})  # estimates, ranks and differences ask for the same ones
         new = [m for m in methods.tolist() if m not in kept]
         for some in (new[i : i + many] for i in range(0, len(new), many)):
-            parts = self._resampled(np.array(some), items, index, len(names))
+            parts = self._resampled(np.array(some), items, index, unit)
             kept.update({m: (parts[0][..., k], parts[1][..., k], parts[2][..., k]) for k, m in enumerate(some)})
         figures, resampled, left_out = (np.stack([kept[m][i] for m in methods.tolist()], axis=-1) for i in range(3))
         if len(self._kept) > MOST_KEPT:
             del self._kept[next(iter(self._kept))]
         figures, resampled, left_out = (_rounded(part, resampled) for part in (figures, resampled, left_out))
-        return Draws(figures, resampled, left_out, int(items.sum()), len(names), reductions.is_smooth(self.reduce))
+        shares = np.bincount(unit[index]) / len(index)
+        smooth = reductions.is_smooth(self.reduce)
+        return Draws(figures, resampled, left_out, self.units[there], shares, len(index), len(names), smooth)
 
     def _minus(self, a: Places, b: Places, items: Mask) -> Draws:
         some, places = np.unique(np.stack([a, b] if self.higher else [b, a]), return_inverse=True)
         return self.draws(some, items).minus(*places.reshape(2, -1))
 
-    def _resampled(self, methods: Places, items: Mask, index: Places, size: int) -> tuple[Array, Array, Array]:
-        """(figures, resampled, left out), as in Draws. index: of each item's cluster, 0 to size - 1."""
+    def _resampled(self, methods: Places, items: Mask, index: Places, unit: Places) -> tuple[Array, Array, Array]:
+        """(figures, resampled, left out), as in Draws. index: of each item's cluster. unit: of each cluster."""
         sums, counts = self._sums(methods, items, index)
         with np.errstate(invalid="ignore"):  # of one cluster alone nothing is left
-            found = [self._figures(weights @ sums, weights @ counts) for weights in _weights(size, sums.shape[1])]
+            found = [self._figures(weights @ sums, weights @ counts) for weights in _weights(unit, sums.shape[1])]
         return found[0][0], np.concatenate(found[1:-1]), found[-1]
 
     def _sums(self, methods: Places, items: Mask, index: Places) -> tuple[Any, Array]:
@@ -302,25 +352,6 @@ class Scores:
         means = (sums / counts).reshape(-1, vectors)
         return reduce(means).reshape(len(sums), -1)
 
-    def _sign_flip(self, a: int, b: int, items: Mask) -> float:
-        """Two-sided p of the difference when a and b are swapped within whole clusters at random."""
-        names, index = np.unique(self.clusters[items], return_inverse=True)
-        size = len(names)
-        (ours, counts), (theirs, _) = (self._sums(np.array([m]), items, index) for m in (a, b))
-        if 2**size <= FLIPS:
-            swaps = (np.arange(2**size)[:, None] >> np.arange(size) & 1).astype(np.uint8)
-        else:
-            swaps = np.random.Generator(np.random.PCG64(size)).integers(0, 2, (FLIPS, size), dtype=np.uint8)
-            swaps[0] = 0  # what was seen is one of them
-        total = counts.sum(axis=0)[None]
-        gaps = np.concatenate(
-            [
-                self._figures((1 - swap) @ ours + swap @ theirs, total) - self._figures(swap @ ours + (1 - swap) @ theirs, total)
-                for swap in _blocks(swaps, max(size, ours.shape[1]))
-            ]
-        )[:, 0]
-        return float((np.abs(gaps) >= abs(gaps[0]) * (1 - 1e-9) - 1e-15).mean())
-
 
 def draws(figures: Callable[[Array], Array], clusters: NDArray[np.generic]) -> Draws:
     """Draws of figures that are no means, such as areas under curves: they are computed anew from how often each item counts.
@@ -328,31 +359,31 @@ def draws(figures: Callable[[Array], Array], clusters: NDArray[np.generic]) -> D
     figures: ``[R, N]`` -> ``[R, K]``. clusters: ``[N]``, names or numbers.
     """
     names, index = np.unique(clusters, return_inverse=True)
-    found = [figures(weights[:, index]) for weights in _weights(len(names), len(index))]
+    unit = _units(len(names))
+    found = [figures(weights[:, index]) for weights in _weights(unit, len(index))]
     resampled = np.concatenate(found[1:-1])
     seen, resampled, left_out = (_rounded(part, resampled) for part in (found[0][0], resampled, found[-1]))
-    return Draws(seen, resampled, left_out, len(index), len(names))
+    shares = np.bincount(unit[index]) / len(index)
+    return Draws(seen, resampled, left_out, np.arange(len(shares)), shares, len(index), len(names))
 
 
-def holm(p: Iterable[float]) -> Array:
-    """Holm's (1979) adjusted p-values in the given order, which hold all at once. NaN stay, and count as no test."""
-    values = np.array(list(p), dtype=np.float64)
-    known = np.flatnonzero(np.isfinite(values))
-    order = known[np.argsort(values[known], kind="stable")]
-    steps = values[order] * np.arange(len(order), 0, -1)
-    values[order] = np.maximum.accumulate(steps).clip(max=1)
-    return values
-
-
-def _weights(clusters: int, width: int) -> Iterator[Array]:
-    """How often each of C clusters counts: in what is seen ``[1, C]``; in the resamples, some at a time ``[r, C]``; and without
-    each of some groups of clusters ``[G, C]``. width: numbers that a resample is multiplied with."""
-    groups = min(clusters, MOST_GROUPS)
+def _units(clusters: int) -> Places:
+    """Of which unit each cluster is; units are numbered in the order of their first clusters."""
+    if clusters <= MOST_UNITS:
+        return np.arange(clusters)
     # In random groups: neighbours by name are often of one class, and groups of them would differ by more than chance.
-    order = np.random.Generator(np.random.PCG64(clusters)).permutation(clusters)
+    group = np.random.Generator(np.random.PCG64(clusters)).permutation(clusters) * MOST_UNITS // clusters
+    first = np.unique(group, return_index=True)[1]
+    return np.asarray(np.argsort(np.argsort(first))[group])
+
+
+def _weights(unit: Places, width: int) -> Iterator[Array]:
+    """How often each of C clusters counts: in what is seen ``[1, C]``; in the resamples, some at a time ``[r, C]``; and without
+    each unit ``[U, C]``. unit: of each cluster. width: numbers that a resample is multiplied with."""
+    clusters = len(unit)
     yield np.ones((1, clusters))
     yield from _blocks(_resamples(clusters), max(clusters, width))
-    yield 1.0 - (order * groups // clusters == np.arange(groups)[:, None])
+    yield 1.0 - (unit == np.arange(unit.max() + 1)[:, None])
 
 
 @functools.lru_cache(maxsize=4)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import json
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from xbench import Batch, ModelView, compare, gate, runs, workflow
+from xbench import Batch, ModelView, compare, gate, leaderboard, runs, workflow
 from xbench.cli import app
 from xbench.data import Item
 from xbench.errors import XbenchError
@@ -80,7 +81,7 @@ def rng():
 @pytest.fixture
 def gains(rng):
     """Differences with a mean of exactly 0.05, without skewness."""
-    half = np.abs(rng.normal(0, 0.1, ITEMS // 2))
+    half = np.abs(rng.normal(0, 0.2, ITEMS // 2))
     return 0.05 + np.concatenate([half, -half])
 
 
@@ -96,8 +97,8 @@ def test_the_better_method_by_how_much_and_how_sure(base, gains):
     assert compared.difference.low < 0.05 < compared.difference.high
     assert [mean.mean for mean in finding.means] == pytest.approx([(base + gains).mean(), base.mean()])
     assert compared.superiority.mean == pytest.approx((gains > 0).mean())
-    assert finding.p == pytest.approx(scipy.stats.ttest_1samp(gains, 0).pvalue, rel=0.05)
-    assert finding.wilcoxon == pytest.approx(scipy.stats.wilcoxon(gains).pvalue)
+    assert finding.test.p == pytest.approx(scipy.stats.ttest_1samp(gains, 0).pvalue, rel=0.2)
+    assert finding.comparison.wilcoxon == pytest.approx(scipy.stats.wilcoxon(gains).pvalue)
     assert (finding.better, finding.comparison.difference.n) == (0, ITEMS)
 
 
@@ -106,7 +107,7 @@ def test_sides_change_places(base, gains):
     one, other = only(compare.of_methods(both, "a", "b")), only(compare.of_methods(both, "b", "a"))
     assert other.comparison.difference.mean == pytest.approx(-one.comparison.difference.mean)
     assert (one.better, other.better) == (0, 1)
-    assert other.p == pytest.approx(one.p)
+    assert other.test.p == pytest.approx(one.test.p)
 
 
 def test_less_is_better_where_the_metric_says_so(base, gains):
@@ -121,7 +122,7 @@ def test_equal_methods_and_those_that_differ_by_rounding_cannot_be_told_apart(ba
     for other in (base, base * (1 + 1e-9), base * (1 + 1e-6)):
         report = compare.of_methods(run({("a", "mass"): other, ("b", "mass"): base}), "a", "b")
         finding = only(report)
-        assert (finding.better, finding.p, finding.sign_flip, finding.comparison.superiority.mean) == (None, 1, 1, 0.5)
+        assert (finding.better, finding.test.p, finding.comparison.superiority.mean) == (None, 1, 0.5)
         assert report.verdict(finding) == "cannot be told apart"
         assert compare.differing(report) == []
 
@@ -132,7 +133,7 @@ def test_items_of_one_photograph_count_once(rng):
     apart, together = (only(compare.of_methods(run(scores, per_cluster=n), "a", "b")) for n in (1, 8))
     assert apart.better == 0
     assert together.better is None
-    assert together.p == pytest.approx(scipy.stats.ttest_1samp(gain[::8], 0).pvalue, rel=0.25)
+    assert together.test.p == pytest.approx(scipy.stats.ttest_1samp(gain[::8], 0).pvalue, rel=0.25)
     assert (together.comparison.difference.n, together.comparison.difference.clusters) == (200, 25)
 
 
@@ -145,7 +146,7 @@ def test_a_handful_of_items_never_decides():
 
 def test_one_source_picture_decides_nothing(base):
     report = compare.of_methods(run({("a", "mass"): base + 1, ("b", "mass"): base}, per_cluster=ITEMS), "a", "b")
-    assert np.isnan(only(report).p)
+    assert only(report).test.p == 1
     assert only(report).better is None
     assert "+1.000 [one source picture]" in comparisons.to_markdown(report, [])
 
@@ -176,26 +177,40 @@ def test_columns_without_common_items_are_named(base, gains):
         compare.of_methods(run({key: values for key, values in scores.items() if key[1] == "hit"}), "a", "b")
 
 
-def test_p_values_are_corrected_for_all_figures(base, rng):
-    scores = {("b", f"m{k}"): base for k in range(8)}
-    scores |= {("a", f"m{k}"): base + rng.normal(0.03, 0.1, ITEMS) for k in range(8)}
-    findings = compare.of_methods(run(scores), "a", "b").findings
-    for corrected, alone in (
-        ([f.wilcoxon for f in findings], [f.comparison.wilcoxon for f in findings]),
-        ([f.sign_flip for f in findings], [f.comparison.sign_flip for f in findings]),
-        ([f.p for f in findings], [only(compare.of_methods(_column(scores, k), "a", "b")).p for k in range(8)]),
-    ):
-        largest = 0.0
-        for place, k in enumerate(np.argsort(alone, kind="stable")):
-            largest = max(largest, min(1.0, alone[k] * (8 - place)))
-            assert corrected[k] == pytest.approx(largest)
+def test_of_two_methods_the_table_decides(base, rng):
+    """p is corrected for all pairs of its column, and the verdicts are those of ranks and marks."""
+    names, pairs = "abcdef", list(itertools.combinations("abcdef", 2))
+    scores = {(name, "mass"): base + k / 40 + rng.normal(0, 0.1, ITEMS) for k, name in enumerate(names)}
+    rows, manifest = run(scores | {("noise", "mass"): base - 0.02 + rng.normal(0, 0.1, ITEMS)})
+    (table,) = leaderboard.build(rows, {**manifest, "suite": "s", "title": "t"}).tables
+    cells = {line.method: line.cells[0] for line in table.lines}
+    reports = {pair: compare.of_methods((rows, manifest), *pair) for pair in pairs}
+    found = {pair: only(report) for pair, report in reports.items()}
+    assert {finding.together for finding in found.values()} == {len(pairs)}
+    for name in names:
+        behind = sum(f.better is not None and pair[1 - f.better] == name for pair, f in found.items())
+        assert cells[name].rank.shared == 1 + behind
+        finding = only(compare.of_methods((rows, manifest), name, "noise"))
+        assert finding.together == len(names)
+        assert (finding.better == 0) == (cells[name].mark == "")
+    alone = [pair for pair, f in found.items() if f.better is None and f.better_alone is not None]
+    assert alone
+    assert any(f.better is not None for f in found.values())
+    pair = alone[0]
+    assert reports[pair].verdict(found[pair]) == f"{pair[1]} better if judged alone"
+    assert "That counts where it was the one question" in comparisons.to_markdown(reports[pair], [])
+
+
+def test_of_two_runs_all_figures_are_judged_together(base, rng):
+    old = {("a", f"m{k}"): base for k in range(8)}
+    new = {key: base + rng.normal(0.03, 0.1, ITEMS) for key in old}
+    findings = compare.of_runs(run(new), run(old)).findings
+    alone = [f.comparison.test.p for f in findings]
+    for finding, p in zip(findings, alone, strict=True):
+        assert finding.together == 8
+        assert p <= finding.test.p <= 8 * p + 0.01
     certain = [f.better == 0 for f in findings]
-    assert certain == [f.p < 0.05 for f in findings]
     assert 0 < sum(certain) < 8
-
-
-def _column(scores, k):
-    return run({key: values for key, values in scores.items() if key[1] == f"m{k}"})
 
 
 def test_figures_of_vectors_have_no_values_per_item(base, gains):
@@ -204,7 +219,7 @@ def test_figures_of_vectors_have_no_values_per_item(base, gains):
     report = compare.of_methods(run(scores), "a", "b")
     pxap = report.findings[0]
     assert pxap.comparison.difference.mean == pytest.approx(0.2)
-    assert (pxap.better, np.isnan(pxap.wilcoxon)) == (0, True)
+    assert (pxap.better, np.isnan(pxap.comparison.wilcoxon)) == (0, True)
     assert {d.figure.column.metric for d in compare.differing(report)} == {"mass"}
     with pytest.raises(XbenchError, match="metric pxap has no values per item; known: mass"):
         compare.differing(report, "pxap")
@@ -326,15 +341,16 @@ def test_the_forms_say_the_same(base, gains):
         assert figures in form
         assert closing in form
         assert item in form
-    assert "sign-flip  items" in wide
-    assert "sign-flip  items" not in narrow
+    assert "Wilcoxon  items" in wide
+    assert "Wilcoxon  items" not in narrow
     assert max(map(len, narrow.splitlines())) <= 100
     assert f"| d | mass ↑ | .{(base + gains).mean() * 1000:.0f} |" in text
     found = json.loads(comparisons.to_json(report, differences))
     mass, deletion = found["figures"]
     assert mass["difference"]["mean"] == pytest.approx(0.05)
     assert (mass["better"], deletion["better"]) == ("a", None)
-    assert (mass["wilcoxon_alone"], mass["wilcoxon"]) == (c.wilcoxon, report.findings[0].wilcoxon)
+    assert (mass["wilcoxon_alone"], mass["p_alone"]) == (c.wilcoxon, c.test.p)
+    assert (mass["p"], mass["judged_together"]) == (report.findings[0].test.p, 1)
     assert found["models"]["net"][0] == closing
     assert [entry["item"] for entry in found["items"]] == [d.item for d in differences]
     assert [cost["side"] for cost in found["costs"]] == ["a", "b"]

@@ -207,7 +207,7 @@ def test_an_incomplete_or_stale_run_is_refused(old, tmp_path):
     assert f"{source} has changed" in report.problems[0]
 
 
-def test_holm_allows_for_many_figures(old, rng):
+def test_many_figures_are_allowed_for(old, rng):
     """A loss that is significant alone, yet not among a hundred others."""
     alone = {("m0", "pointing_game"): rng.normal(0, 1, 200)}
     loss = rng.normal(-0.2, 1, 200)
@@ -215,7 +215,8 @@ def test_holm_allows_for_many_figures(old, rng):
     margins = Margins(margins={"pointing_game": 0.001})
     assert judge(run(alone), run(new), margins=margins).verdict == "regression"
     many = alone | {(f"m{i}", "pointing_game"): alone["m0", "pointing_game"] for i in range(1, 100)}
-    assert judge(run(many), run(many | new), margins=margins).verdict == "cannot judge"
+    others = {key: values + rng.normal(0, 1, 200) for key, values in many.items()}
+    assert judge(run(many), run(others | new), margins=margins).judgements[0].verdict != "regression"
 
 
 def test_the_forms_say_the_same(old):

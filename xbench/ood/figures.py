@@ -83,8 +83,9 @@ def measure(pairs: Sequence[Scored], clusters: NDArray[np.generic]) -> tuple[lis
 def _figures(drawn: Draws, names: list[str], take: Callable[[Array], Array], pictures: int, clusters: int) -> Figures:
     figures, resampled, left_out = map(take, (drawn.figures, drawn.resampled, drawn.left_out))
     # A resample without one of the sides says nothing.
-    resampled, left_out = (part[np.isfinite(part).all(axis=1)] for part in (resampled, left_out))
-    mine = Draws(figures, resampled, left_out, pictures, clusters)
+    drawable, usable = (np.isfinite(part).all(axis=1) for part in (resampled, left_out))
+    units, shares = drawn.units[usable], drawn.shares[usable]
+    mine = Draws(figures, resampled[drawable], left_out[usable], units, shares, pictures, clusters)
     contrasts = [pair for pair in CONTRASTS if set(pair) <= set(names)]
     differences: list[Estimate] = []
     if contrasts:

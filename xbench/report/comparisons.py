@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xbench import compare, stats
+from xbench import signflip, stats
 from xbench.compare import Difference, Figure, Finding, Names, Report, Spending
 from xbench.errors import XbenchError
 from xbench.panels import ARROWS
@@ -33,7 +33,7 @@ CAPTION = 26  # letters in a line of a picture's caption
 WIDE = 150  # a terminal's columns
 HEADING = 20  # letters in a line of a column's heading
 TEXTS = ("method", "dataset", "metric", "verdict")
-FURTHER = ("better on", "Wilcoxon", "sign-flip", "items")
+FURTHER = ("better on", "p alone", "Wilcoxon", "items")
 
 
 def to_terminal(report: Report, differences: Sequence[Difference], width: int = 160) -> list[RenderableType]:
@@ -216,7 +216,7 @@ def _head(report: Report) -> str:
 def _columns(report: Report) -> list[str]:
     first, second = report.names
     method = ["method"] if report.two_runs else []
-    figures = [first, second, "difference [95%]", "better on", "p", "Wilcoxon", "sign-flip", "items"]
+    figures = [first, second, "difference [95%]", "better on", "p", "p alone", "Wilcoxon", "items"]
     return [*method, "dataset", "metric", *figures, "verdict"]
 
 
@@ -232,7 +232,7 @@ def _cells(report: Report, finding: Finding) -> list[str]:
     figure, compared = finding.figure, finding.comparison
     method = [figure.methods[0]] if report.two_runs else []
     share = f"{compared.superiority.mean:.0%}" if compared.superiority.n else ""
-    tests = [_p(finding.p), _p(finding.wilcoxon), _p(finding.sign_flip)]
+    tests = [_p(finding.test.p), _p(compared.test.p), _p(compared.wilcoxon)]
     means = [number(mean.mean) for mean in finding.means]
     names = [*method, figure.column.dataset, _metric(report, figure)]
     n = compared.difference.n
@@ -298,16 +298,22 @@ def _same_passes(spending: Spending) -> bool:
 
 def _notes(report: Report) -> list[str]:
     first, _ = report.names
+    families = sorted({f.together for f in report.findings})
+    span = f"{families[0]}" if len(families) == 1 else f"{families[0]} to {families[-1]}"
+    what = "figures of both runs" if report.two_runs else "pairs that the table judges in this column, as its ranks and marks do"
     notes = [
-        "p is that of the difference, by Hall's t or the sign-flip test, whichever is less sure",
-        "p, Wilcoxon and sign-flip are each corrected for all figures of the comparison (Holm)",
-        "better: p is below .05, and the interval excludes 0",
-        f"better on: share of the items on which {first} is better, ties counted half",
+        f"p: of the difference by flipped signs, corrected for all {what} ({span}); better: p is below .05",
+        "p alone: without that correction; Wilcoxon: by the signed-rank test, without it too",
+        f"better on: fraction of the items on which {first} is better, ties counted half",
     ]
-    if len(report.findings) >= compare.ALPHA * stats.FLIPS:
+    if any(f.better is None and f.better_alone is not None for f in report.findings):
         notes.append(
-            f"no sign-flip p is below 1/{stats.FLIPS}; corrected for so many figures it cannot be small, and p is Hall's t there"
+            "better if judged alone: p alone is below .05. That counts where it was the one question, asked before the run; among "
+            "many differences some are as clear by chance"
         )
+    sizes = {f.comparison.difference.clusters for f in report.findings}
+    if min(sizes) < signflip.FEWEST:
+        notes.append(f"{min(sizes)} source pictures are too few to tell methods apart; it takes {signflip.FEWEST} at least")
     few = sorted({f.means[0].clusters for f in report.findings if f.means[0].approximate})
     if few:
         span = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
@@ -342,8 +348,7 @@ def _record(report: Report, finding: Finding) -> dict[str, Any]:
         name: {"method": figure.methods[i], "model": figure.models[i], **_finite(vars(finding.means[i]))}
         for i, name in enumerate(("first", "second"))
     }
-    tests = {"p": finding.p, "wilcoxon": finding.wilcoxon, "sign_flip": finding.sign_flip}
-    alone = {"wilcoxon_alone": compared.wilcoxon, "sign_flip_alone": compared.sign_flip}
+    tests = {"p": finding.test.p, "p_alone": compared.test.p, "wilcoxon_alone": compared.wilcoxon}
     return {
         "dataset": figure.column.dataset,
         "metric": figure.column.metric,
@@ -352,7 +357,8 @@ def _record(report: Report, finding: Finding) -> dict[str, Any]:
         **side,
         "difference": _finite(vars(compared.difference)),
         "superiority": _finite(vars(compared.superiority)),
-        **_finite(tests | alone),
+        **_finite(tests),
+        "judged_together": finding.together,
         "better": None if finding.better is None else report.names[finding.better],
         "without_partner": figure.gaps,
     }

@@ -33,7 +33,7 @@ def to_markdown(report: Report, most: int = 20) -> str:
     if len(report.judgements) > most:
         out.append(f"\nand {len(report.judgements) - most} more that lost less")
     out += [f"- {line}" for line in [*report.problems, *report.notes]]
-    out += ["", "Positive changes are better. A regression is certain after Holm's correction, and exceeds its margin."]
+    out += ["", "Positive changes are better. A regression is certain for all figures at once, and exceeds its margin."]
     return "\n".join(out) + "\n"
 
 
