@@ -1,7 +1,7 @@
 """Agreement across columns: Friedman's test with Nemenyi's critical difference, Kendall's W and tau-b.
 
-Within the table of one model: how alike its columns order the methods. Across models and datasets, one metric at a time: whether
-the methods differ at all, and how far apart mean ranks must be to tell two methods apart.
+Within the table of one model: how alike its columns order the methods. Across datasets, one metric at a time: whether the methods
+differ at all, and how far apart mean ranks must be to tell two methods apart.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats as scipy_stats
 
-from xbench.filters import id_of
+from xbench.specs import Spec, parse
 from xbench.stats import CONFIDENCE, Array
 
 if TYPE_CHECKING:
@@ -27,19 +27,20 @@ FEWEST = 3  # methods: the order of two is no pattern
 class Friedman:
     """Friedman's test of one metric under one protocol, over blocks that rank the same methods (Demsar 2006, section 3.2.2).
 
-    blocks: (model, dataset), each once. mean_ranks: method -> mean of its ranks over the blocks, 1 is best, best first; ties
-    share their mean. statistic: chi-squared, corrected for ties, and its p; rough for fewer than ten blocks. critical_difference:
-    Nemenyi's; mean ranks that lie further apart differ (5 %, all pairs at once).
+    blocks: (models, dataset), each dataset once; methods have the mean of their ranks over its models. mean_ranks: method -> mean
+    of its ranks over the blocks, 1 is best, best first; ties share their mean. statistic: chi-squared, corrected for ties, and its
+    p; somewhat too large for fewer than ten blocks. critical_difference: Nemenyi's; mean ranks that lie further apart differ (5 %, all
+    pairs at once).
 
-    The test takes blocks for independent. Two models on the same pictures are not quite that, nor is one model on two datasets: p
-    is then too small, and speaks of these models and pictures only. Two metrics on one model and the same pictures are far from it,
-    and so may be two forms of a dataset, such as ``scenes(n=30)`` and ``scenes(n=90)``: of one model and dataset id a test has one
-    block, the first in the table's order.
+    The test takes blocks for independent. What two models say of the same pictures is not: counted as two blocks, equal methods
+    were told apart in up to half of the tests (benchmarks/claims.py). So a dataset is one block, as are its forms, such as
+    ``scenes(n=30)`` and ``scenes(n=90)``, of which the first in the table's order counts, and mosaics of its pictures. One model
+    on two datasets makes two blocks: the test then speaks of this model.
     """
 
     metric: str
     protocol: str
-    blocks: list[tuple[str, str]]
+    blocks: list[tuple[tuple[str, ...], str]]
     mean_ranks: dict[str, float]
     statistic: float
     p: float
@@ -78,27 +79,36 @@ def within(table: Table) -> Agreement | None:
 
 
 def across(tables: Iterable[Table]) -> list[Friedman]:
-    """A test for each metric and protocol that ranks at least 3 methods in each of at least 2 blocks of model and dataset."""
-    found: dict[tuple[str, str], dict[tuple[str, str], dict[str, float]]] = {}
+    """A test for each metric and protocol that ranks at least 3 methods on each of at least 2 datasets."""
+    found: dict[tuple[str, str], dict[str, dict[str, tuple[str, dict[str, float]]]]] = {}
     for table in tables:
-        taken: set[tuple[str, str, str]] = set()
         for column, figures in zip(table.columns, _figures(table), strict=True):
-            what = (column.metric, column.protocol, id_of(column.dataset))
-            if what not in taken:
-                found.setdefault((column.metric, column.protocol), {})[table.model, column.dataset] = figures
-            taken.add(what)
+            of_dataset = found.setdefault((column.metric, column.protocol), {}).setdefault(_pictures(column.dataset), {})
+            of_dataset.setdefault(table.model, (column.dataset, figures))
     tests = []
-    for (metric, protocol), blocks in found.items():
-        known = [{method for method, figure in figures.items() if math.isfinite(figure)} for figures in blocks.values()]
+    for (metric, protocol), datasets in found.items():
+        known = [
+            {method for method, f in figures.items() if math.isfinite(f)} for ms in datasets.values() for _, figures in ms.values()
+        ]
         methods = sorted(set.intersection(*known))
-        if len(blocks) < 2 or len(methods) < FEWEST:
+        if len(datasets) < 2 or len(methods) < FEWEST:
             continue
-        ranked = np.array([[figures[method] for method in methods] for figures in blocks.values()])
+        each = [np.array([[figures[m] for m in methods] for _, figures in models.values()]) for models in datasets.values()]
+        ranked = -np.stack([ranks(figures).mean(axis=0) for figures in each])
         statistic, p = friedman(ranked)
         mean = ranks(ranked).mean(axis=0)
         ordered = {methods[i]: float(mean[i]) for i in np.argsort(mean, kind="stable")}
-        tests.append(Friedman(metric, protocol, list(blocks), ordered, statistic, p, critical_difference(*ranked.shape)))
+        blocks = [(tuple(models), next(iter(models.values()))[0]) for models in datasets.values()]
+        tests.append(Friedman(metric, protocol, blocks, ordered, statistic, p, critical_difference(*ranked.shape)))
     return tests
+
+
+def _pictures(dataset: str) -> str:
+    """The id of the dataset whose pictures these are: ``photos`` of ``grid(photos, n=20)``."""
+    spec = parse(dataset)
+    while inner := next((arg for arg in spec.args if isinstance(arg, Spec)), None):
+        spec = inner
+    return spec.name
 
 
 def _figures(table: Table) -> list[dict[str, float]]:

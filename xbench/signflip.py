@@ -92,14 +92,24 @@ def _leads(signs: Array, values: Array, clusters: NDArray[np.intp]) -> Array:
     it is flat near y = 2, where all evidence would count the same; log(1 + y) / y begins alike, and t times it keeps rising. A
     difference that is 0 or of one size everywhere, as that of hits, has no skewness if its mean is 0, and is left alone.
     """
-    squares, fourths = (values**2).sum(axis=0), (values**4).sum(axis=0)
-    mean = signs @ values / clusters
-    spread = np.maximum(squares / clusters - mean**2, FLATTEST * squares / clusters)
-    t = mean / np.sqrt(spread / np.maximum(clusters - 1, 1))
-    third = signs @ values**3 / clusters - 3 * mean * squares / clusters + 2 * mean**3
-    against = np.maximum(-2 / 3 * t * third / (spread**1.5 * np.sqrt(clusters)), 0)
-    against *= np.abs(fourths * (values != 0).sum(axis=0) - squares**2) > ROUNDING * squares**2
-    return t * np.divide(np.log1p(against), against, out=np.ones_like(t), where=against > 0)
+    total = (values**2).sum(axis=0)
+    squares = total / clusters
+    skewed = np.abs((values**4).sum(axis=0) * (values != 0).sum(axis=0) - total**2) > ROUNDING * total**2
+    mean = signs @ (values / clusters)
+    spread = squares - mean**2
+    np.maximum(spread, FLATTEST * squares, out=spread)
+    root = np.sqrt(spread)
+    t = mean / root * np.sqrt(np.maximum(clusters - 1, 1))
+    if not skewed.any():
+        return t
+    third = signs @ (values**3 / clusters)
+    third -= mean * (3 * squares - 2 * mean**2)
+    y = t * third
+    y /= spread * root * np.where(skewed, -1.5 * np.sqrt(clusters), -np.inf)
+    shortened = y > 0
+    y = y[shortened]
+    t[shortened] *= np.log1p(y) / y
+    return t
 
 
 def _signs(clusters: int, count: int, width: int) -> Iterator[Array]:

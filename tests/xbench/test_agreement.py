@@ -121,25 +121,40 @@ def test_unranked_methods_do_not_count():
     assert found.methods == 2
 
 
-def test_a_block_for_each_model_and_dataset():
-    figures = {"a": 0.9, "b": 0.5, "c": 0.1}
+def test_a_block_for_each_dataset():
+    """Its forms, its mosaics and all models on it share pictures: one block, with the mean of the models' ranks."""
+    figures, others = {"a": 0.9, "b": 0.5, "c": 0.1}, {"a": 0.7, "b": 0.8, "c": 0.2}
     tables = [
-        table("one", {("d", "m", "higher"): figures | {"only here": 1.0}, ("d(n=3)", "m", "higher"): figures}),
-        table("two", {("d", "m", "higher"): {"a": 0.7, "b": 0.8, "c": 0.2}, ("d", "m label", "higher"): figures}),
+        table("one", {("d", "m", "higher"): figures | {"only here": 1.0}, ("d(n=3)", "m", "higher"): others}),
+        table("two", {("d", "m", "higher"): others, ("grid(d, n=2)", "m", "higher"): others, ("e", "m label", "higher"): figures}),
+        table("three", {("d", "m", "higher"): figures, ("e", "m", "higher"): others}),
     ]
-    (test,) = agreement.across(tables)  # another form of a dataset is no block of its own, another protocol is another test
-    assert (test.metric, test.blocks) == ("m", [("one", "d"), ("two", "d")])
+    (test,) = agreement.across(tables)  # another protocol is another test
+    assert (test.metric, test.blocks) == ("m", [(("one", "two", "three"), "d"), (("three",), "e")])
     assert test.mean_ranks == {"a": 1.5, "b": 1.5, "c": 3.0}
     assert test.statistic == pytest.approx(scipy.stats.friedmanchisquare([3, 2], [2, 3], [1, 1]).statistic)
     assert set(test.best) == {"a", "b", "c"}
 
 
+def test_equal_methods_are_told_apart_in_at_most_five_percent_of_tests_though_models_share_pictures():
+    rng, wrong, names = np.random.default_rng(0), 0, "abcdefgh"
+    for _ in range(300):
+        shared = rng.normal(size=(4, 8))  # what a dataset's pictures do to methods, on any model
+        tables = [
+            table(f"net{k}", {(f"d{i}", "m", "higher"): dict(zip(names, row, strict=True)) for i, row in enumerate(drawn)})
+            for k, drawn in enumerate(shared + 0.7 * rng.normal(size=(3, 4, 8)))
+        ]
+        (test,) = agreement.across(tables)
+        wrong += test.p < 0.05 or len(test.best) < 8
+    assert wrong / 300 < 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / 300)
+
+
 def test_no_test_of_one_block_or_two_methods():
     figures = {"a": 0.9, "b": 0.5, "c": 0.1}
     up = ("d", "m", "higher")
-    assert agreement.across([table("one", {up: figures})]) == []
+    assert agreement.across([table("one", {up: figures}), table("two", {up: figures})]) == []
     few = {"a": 0.9, "b": 0.5}
-    assert agreement.across([table("one", {up: few}), table("two", {up: few})]) == []
+    assert agreement.across([table("one", {up: few, ("e", "m", "higher"): few})]) == []
 
 
 def test_the_best_lie_within_the_critical_difference():

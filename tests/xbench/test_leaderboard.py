@@ -372,18 +372,21 @@ def test_agreement_is_in_every_form(values):
     manifest = MANIFEST | {"methods": MANIFEST["methods"] | {"third": {"control": False}}}
     values |= {("third", "up"): values["noise", "up"] + 0.2, ("third", "down"): values["noise", "down"]}
     found = rows(values)
-    board = leaderboard.build(pd.concat([found, found.assign(model="vit")], ignore_index=True), manifest)
+    columns = {f"{key} e": about | {"dataset": "e"} for key, about in manifest["columns"].items()}
+    manifest = manifest | {"columns": manifest["columns"] | columns}
+    elsewhere = found.assign(model="vit", dataset="e", protocol_key=found["protocol_key"] + " e")
+    board = leaderboard.build(pd.concat([found, elsewhere], ignore_index=True), manifest)
     (up, down) = board.across
-    assert up.blocks == [("net", "d"), ("vit", "d")]
+    assert up.blocks == [(("net",), "d"), (("vit",), "e")]
     assert list(up.mean_ranks) == ["good", "third", "weak"]
     assert down.mean_ranks == {"good": 1.0, "third": 2.0, "weak": 3.0}
     assert board.tables[0].agreement.tau[0][1] == 1.0
     for text in (terminal(board), tables.to_markdown(board), latex.to_latex(board)):
         text = " ".join(text.split())
         assert "Kendall's W 1.00 over 3 methods" in text
-        assert "deletion over 2 blocks (net, vit on d): Friedman p = 0.14 for 3 methods" in text
+        assert "deletion over 2 datasets (d by net; e by vit): Friedman p = 0.14 for 3 methods" in text
     plain = json.loads(tables.to_json(board))
-    assert plain["across"][0]["blocks"] == [["net", "d"], ["vit", "d"]]
+    assert plain["across"][0]["blocks"] == [[["net"], "d"], [["vit"], "e"]]
     assert plain["tables"][1]["agreement"]["w"] == 1.0
 
 
@@ -526,9 +529,12 @@ def test_complexity_ranks_nothing():
     assert "how alike the 6 columns" in tables.to_markdown(board)
 
 
-def test_complexity_is_in_no_test_across_models():
+def test_complexity_is_in_no_test_across_datasets():
     found, manifest = grouped()
-    both = pd.concat([found, found.assign(model="vit")], ignore_index=True)
+    columns = {f"{key} e": about | {"dataset": "e"} for key, about in manifest["columns"].items()}
+    manifest = manifest | {"columns": manifest["columns"] | columns}
+    elsewhere = found.assign(dataset="e", protocol_key=found["protocol_key"] + " e")
+    both = pd.concat([found, elsewhere], ignore_index=True)
     tested = {test.metric for test in leaderboard.build(both, manifest).across}
     assert tested == {metric for metric, group in FIVE.values() if group != "complexity"}
 

@@ -132,7 +132,7 @@ def footer(board: Leaderboard, best: str) -> list[str]:
 
 
 def remarks(board: Leaderboard, best: str) -> list[str]:
-    """What concerns all tables: signs, what validation found, tests across models and datasets, notes."""
+    """What concerns all tables: signs, what validation found, tests across datasets, notes."""
     return legend(board, best) + heads.validations(board) + across(board) + board.notes
 
 
@@ -142,18 +142,15 @@ def origins(board: Leaderboard) -> list[str]:
 
 
 def across(board: Leaderboard) -> list[str]:
-    """A line for each test over models and datasets."""
+    """A line for each test over datasets."""
     return list(map(_across_line, board.across))
 
 
 def _across_line(test: Friedman) -> str:
-    """A test over models and datasets: its p, and which methods are not told apart from the best."""
-    models: dict[str, list[str]] = {}
-    for model, dataset in test.blocks:
-        models.setdefault(dataset, []).append(model)
-    blocks = "; ".join(f"{', '.join(names)} on {dataset}" for dataset, names in models.items())
+    """A test over datasets: its p, and which methods are not told apart from the best."""
+    blocks = "; ".join(f"{dataset} by {', '.join(models)}" for models, dataset in test.blocks)
     line = (
-        f"{test.metric} over {len(test.blocks)} blocks ({blocks}): Friedman p = {test.p:.2g} for {len(test.mean_ranks)} methods, "
+        f"{test.metric} over {len(test.blocks)} datasets ({blocks}): Friedman p = {test.p:.2g} for {len(test.mean_ranks)} methods, "
     )
     line += f"Nemenyi's critical difference of mean ranks {test.critical_difference:.1f}: "
     if len(test.best) == len(test.mean_ranks):
