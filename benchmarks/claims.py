@@ -200,8 +200,10 @@ def contributed(claim: str, data: Array, pairs: list[tuple[int, int]]) -> tuple[
 
 
 def across(methods: int, datasets: int, models: int, times: int) -> tuple[float, float]:
-    """Per cent of Friedman's tests of equal methods that find some better, or by Nemenyi's difference tell two apart: a dataset as one
-    block, and each model on it as one, as xbench did before."""
+    """Per cent of Friedman's tests of equal methods that find some better, or by Nemenyi's difference tell two apart.
+
+    With a dataset as one block, and with each model on it as one, as xbench did before.
+    """
     random = np.random.default_rng([methods, datasets, models])
     wrong = np.zeros(2)
     for _ in range(times):

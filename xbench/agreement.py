@@ -29,8 +29,8 @@ class Friedman:
 
     blocks: (models, dataset), each dataset once; methods have the mean of their ranks over its models. mean_ranks: method -> mean
     of its ranks over the blocks, 1 is best, best first; ties share their mean. statistic: chi-squared, corrected for ties, and its
-    p; somewhat too large for fewer than ten blocks. critical_difference: Nemenyi's; mean ranks that lie further apart differ (5 %, all
-    pairs at once).
+    p; somewhat too large for fewer than ten blocks. critical_difference: Nemenyi's; mean ranks that lie further apart differ (5 %,
+    all pairs at once).
 
     The test takes blocks for independent. What two models say of the same pictures is not: counted as two blocks, equal methods
     were told apart in up to half of the tests (benchmarks/claims.py). So a dataset is one block, as are its forms, such as
@@ -58,7 +58,7 @@ class Agreement:
     """How alike the columns of one model's table order its methods, controls left out.
 
     tau: ``[columns][columns]`` Kendall's tau-b in [-1, 1], 1 = the same order from best to worst, over the methods that both
-    columns rank; NaN for fewer than 3, where all are equal, and for columns that rank nothing (``Column.ranked``). w: Kendall's W
+    columns rank; NaN for fewer than 3, where all are equal, and for columns that do not count (``Column.counted``). w: Kendall's W
     in [0, 1], 1 = all columns that rank agree, over the methods that all of them rank; NaN for fewer than 3. methods: how many
     these are.
     """
@@ -70,7 +70,7 @@ class Agreement:
 
 def within(table: Table) -> Agreement | None:
     """The agreement of a table's columns; None where fewer than two of them rank."""
-    ranked = np.array([column.ranked for column in table.columns])
+    ranked = np.array([column.counted for column in table.columns])
     if ranked.sum() < 2:
         return None
     figures = np.array([list(column.values()) for column in _figures(table)])
@@ -116,7 +116,9 @@ def _figures(table: Table) -> list[dict[str, float]]:
     methods = [line for line in table.lines if not line.control]
     return [
         {
-            line.method: (1 if column.direction == "higher" else -1) * cell.estimate.mean if cell.rank else math.nan
+            line.method: (1 if column.direction == "higher" else -1) * cell.estimate.mean
+            if cell.rank and column.counted
+            else math.nan
             for line, cell in ((line, line.cells[i]) for line in methods)
         }
         for i, column in enumerate(table.columns)

@@ -382,8 +382,8 @@ def gate(
 @app.command("compare")
 def compare_(
     run: Annotated[Path, typer.Argument(help="Run directory; of two runs the old one.")],
-    first: Annotated[str, typer.Argument(metavar="METHOD|RUN", help="A method of the run; or the new run.")],
-    second: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="Another method of the run.")] = None,
+    first: Annotated[str, typer.Argument(metavar="METHOD|RUN", help="A method of the run or of the reference; or the new run.")],
+    second: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="Another method.")] = None,
     metric: Annotated[str | None, typer.Option(help="By which to find the items that differ most [the first].")] = None,
     pictures: Annotated[int, typer.Option(min=1, help="How many items that differ most to show.")] = 6,
     out: Annotated[Path | None, typer.Option(help="PNG or JPEG to write: a sheet of these items with both maps.")] = None,
@@ -398,7 +398,7 @@ def compare_(
     if format != "table" and format not in renderers:
         raise XbenchError(f"unknown format {format!r}{did_you_mean(format, ['table', *renderers])}")
     if second is not None:
-        report = compare.of_methods(runs.read(run), first, second)
+        report = compare.of_methods(runs.beside_reference(runs.read(run)), first, second)
         folders = run, run
     elif Path(first).is_dir():
         folders = Path(first), run

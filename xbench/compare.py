@@ -157,7 +157,7 @@ def of_methods(run: Run, first: str, second: str) -> Report:
         figures.append(figure)
         if (claim := claims.of_panel(panel, manifest["methods"]).of(*map(panel.methods.index, names))) is not None:
             tests[figure] = claim
-    return _report(names, names, (run, run), figures, notes, tests)
+    return _report(names, names, (run, run), figures, _from_reference(rows, names) + notes, tests)
 
 
 def of_runs(new: Run, old: Run, titles: Names = ("the new run", "the old run")) -> Report:
@@ -170,6 +170,14 @@ def of_runs(new: Run, old: Run, titles: Names = ("the new run", "the old run")) 
     names = "new", "old"
     titles = f"new ({titles[0]})", f"old ({titles[1]})"
     return _report(names, titles, (new, old), [_of_pair(pair) for pair in found.pairs], found.unmatched)
+
+
+def _from_reference(rows: pd.DataFrame, names: Names) -> list[str]:
+    """Which of two methods the run lacks, so that the committed reference rows stand for it."""
+    if "source" not in rows:
+        return []
+    sources = rows.groupby("method", observed=True)["source"].first()
+    return [f"{name} is not in the run: its rows are the committed reference's" for name in names if sources[name] == "reference"]
 
 
 def differing(report: Report, metric: str | None = None) -> list[Difference]:

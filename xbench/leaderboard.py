@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -90,13 +91,19 @@ class Line:
 
 @dataclass(frozen=True)
 class Quality:
-    """The model on the very items of a dataset: accuracy and mean probability of the explained class."""
+    """The model on the very items of a dataset: accuracy and mean probability of the explained class.
+
+    chance: the accuracy of guessing, by any class alike or always by the most frequent one; None where it is not known. guesses:
+    whether the accuracy cannot be told from that.
+    """
 
     dataset: str
     items: int
     accuracy: float
     confidence: float
     sources_correct: float | None
+    chance: float | None = None
+    guesses: bool = False
 
 
 @dataclass
@@ -171,7 +178,8 @@ def build(
     found: dict[str, list[Panel]] = {}
     for panel in panels.of_rows(rows, groups.arranged(columns)):
         found.setdefault(panel.model, []).append(panel)
-    tables = [_table(model, some, rows, described) for model, some in found.items()]
+    models = {**(reference[1]["models"] if reference else {}), **manifest.get("models", {})}
+    tables = [_table(model, some, rows, described, models.get(model, {}).get("classes")) for model, some in found.items()]
     title = manifest.get("title") or manifest.get("suite", "")
     notes = _notes(manifest, {about["dataset"] for about in columns.values()}) + superseded + _unreadable(rows)
     return Leaderboard(title, tables, origins, agreement.across(tables), notes)
@@ -193,7 +201,11 @@ def _origins(manifest: Mapping[str, Any], source: str) -> list[Origin]:
     ]
 
 
-def _table(model: str, found: list[Panel], rows: pd.DataFrame, described: Mapping[str, Mapping[str, Any]]) -> Table:
+def _table(
+    model: str, found: list[Panel], rows: pd.DataFrame, described: Mapping[str, Mapping[str, Any]], classes: int | None
+) -> Table:
+    """classes: how many the model has, where that is known."""
+    found = _marked(found)
     mine = rows[rows["model"] == model]
     known = mine[mine["status"].isin(["ok", "nan"])]
     costs = known.groupby("method", observed=True)[["forwards", "backwards", "seconds"]].mean()
@@ -213,16 +225,26 @@ def _table(model: str, found: list[Panel], rows: pd.DataFrame, described: Mappin
                 line.cells.append(Cell(stats.NONE, missing=len(panel.items), reason="not run"))
     lines, inapplicable = _applicable(lines)
     for line in lines:
-        ranks = [cell.rank for cell in line.cells if cell.rank is not None]
+        ranks = [cell.rank for panel, cell in zip(found, line.cells, strict=True) if panel.column.counted and cell.rank is not None]
         if ranks and not line.control:
             line.mean_rank = sum(rank.shared for rank in ranks) / len(ranks)
             line.mean_place = sum(rank.place for rank in ranks) / len(ranks)
     lines.sort(key=lambda line: (line.control, line.mean_rank or math.inf, line.mean_place or math.inf, line.method))
-    table = Table(model, [panel.column for panel in found], lines, _quality(mine), inapplicable)
+    table = Table(model, [panel.column for panel in found], lines, _quality(mine, classes), inapplicable)
     _cite(table)
     table.agreement = agreement.within(table)
     table.notes = _table_notes(table)
     return table
+
+
+def _marked(found: list[Panel]) -> list[Panel]:
+    """Panels whose columns say which earlier one they repeat."""
+    marked: list[Panel] = []
+    for panel in found:
+        first = next((p for p in marked if p.column.counted and panel.column.ranked and panel.same_values(p)), None)
+        column = dataclasses.replace(panel.column, repeats=first.column.metric if first else "")
+        marked.append(dataclasses.replace(panel, column=column))
+    return marked
 
 
 def _cite(table: Table) -> None:
@@ -275,15 +297,33 @@ def _applicable(lines: list[Line]) -> tuple[list[Line], dict[str, list[str]]]:
     return kept, left_out
 
 
-def _quality(rows: pd.DataFrame) -> list[Quality]:
+def _quality(rows: pd.DataFrame, classes: int | None) -> list[Quality]:
     found = []
     readable = rows[rows["status"] != "unreadable"]
     for dataset, group in readable.drop_duplicates(["dataset", "item"]).groupby("dataset", sort=False, observed=True):
         sources = group["sources_correct"].dropna()
         share = float(sources.astype(bool).mean()) if len(sources) else None
-        accuracy, confidence = float(group["correct"].astype(bool).mean()), float(group["confidence"].mean())
-        found.append(Quality(str(dataset), len(group), accuracy, confidence, share))
+        correct = group["correct"].dropna().astype(bool)
+        if correct.empty:  # no item has a label of the model
+            continue
+        chance = _chance(group.loc[correct.index], classes)
+        guesses = chance is not None and stats.may_be(chance, correct.to_numpy(), group.loc[correct.index, "cluster"].to_numpy(str))
+        accuracy, confidence = float(correct.mean()), float(group["confidence"].mean())
+        found.append(Quality(str(dataset), len(group), accuracy, confidence, share, chance, guesses))
     return found
+
+
+def _chance(items: pd.DataFrame, classes: int | None) -> float | None:
+    """The accuracy of guessing on a dataset's items: any class alike, or always the most frequent one where there are several."""
+    if not classes:
+        return None
+    samples = items["item"].astype(str)
+    if (items["target_policy"] == "present").all():  # an item is <sample>#<class>, and each of a picture's classes is right
+        samples = samples.str.rpartition("#")[0]
+    alike = len(items) / samples.nunique() / classes
+    if (items["target_policy"] == "prediction").any() or items["target"].nunique() < 2:
+        return min(1.0, alike)
+    return min(1.0, max(alike, items["target"].value_counts().iloc[0] / samples.nunique()))
 
 
 def _notes(manifest: Mapping[str, Any], datasets: set[str]) -> list[str]:
@@ -298,6 +338,12 @@ def _notes(manifest: Mapping[str, Any], datasets: set[str]) -> list[str]:
 def _table_notes(table: Table) -> list[str]:
     """What was left out of a table or of its ranks, and why."""
     notes = [f"{', '.join(methods)} not applicable: {why}" for why, methods in table.inapplicable.items()]
+    notes += [
+        f"{column.metric} on {column.dataset} is the same number as {column.repeats} for every method and item: the two count once "
+        "in mean ranks, agreement and tests across datasets"
+        for column in table.columns
+        if column.repeats
+    ]
     for line in table.lines:
         for column, cell in zip(table.columns, line.cells, strict=True):
             where = f"{line.method} on {column.dataset}, {column.metric}"

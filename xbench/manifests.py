@@ -67,7 +67,10 @@ def describe(
         for m in plan.methods
     }
     cites = {bound.name: bound.info.cite for bound in plan.models}
-    models = {s.model_name: {"digest": s.model.digest, "card": s.model.card, "cite": cites[s.model_name]} for s, _ in scenes}
+    models = {
+        s.model_name: {"digest": s.model.digest, "card": s.model.card, "cite": cites[s.model_name], "classes": len(s.model.classes)}
+        for s, _ in scenes
+    }
     datasets = {
         s.bound.name: {
             "revision": s.dataset.revision,

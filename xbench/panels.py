@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xbench import filters, groups, reductions, validation
-from xbench.stats import Mask, Scores
+from xbench.stats import ROUNDING, Mask, Scores
 from xbench.validation import Verdict
 
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -24,7 +24,8 @@ class Column:
     """One metric on one dataset under one protocol.
 
     group: ``faithfulness``, ``localization`` or another of plugins.Group; empty where an older manifest does not say. verdict: of
-    the metric's validation, None where none ships for its version. axes: see MetricInfo.
+    the metric's validation, None where none ships for its version. axes: see MetricInfo. repeats: an earlier column's metric that
+    has the same value for every method and item; empty where there is none.
     """
 
     key: str
@@ -39,6 +40,12 @@ class Column:
     axes: tuple[str, ...] = ()
     version: str = ""
     verdict: Verdict | None = None
+    repeats: str = ""
+
+    @property
+    def counted(self) -> bool:
+        """Whether its ranks enter mean ranks, agreement and tests across datasets: not twice where two columns are the same."""
+        return self.ranked and not self.repeats
 
     @property
     def ranked(self) -> bool:
@@ -80,6 +87,19 @@ class Panel:
     def count(self, method: int, status: str) -> int:
         """How many items have a status."""
         return int((self.status[method] == STATUSES.index(status)).sum())
+
+    def same_values(self, other: Panel) -> bool:
+        """Whether another column has the same value for every method and item, as two metrics by definition may have."""
+        ours, theirs = self.scores, other.scores
+        return (
+            (self.column.dataset, self.column.direction, ours.reduce)
+            == (other.column.dataset, other.column.direction, theirs.reduce)
+            and (self.methods, self.items) == (other.methods, other.items)
+            and ours.data.shape == theirs.data.shape
+            and np.array_equal(ours.known, theirs.known)
+            and bool(ours.known.any())
+            and np.allclose(ours.data[ours.known], theirs.data[theirs.known], rtol=ROUNDING, atol=ROUNDING**2)
+        )
 
     def same_grid(self, a: int, b: int) -> bool:
         """Whether the maps of two methods are equally coarse on all items that both have."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xbench import manifests
+from xbench import filters, manifests
 from xbench.errors import XbenchError
 from xbench.store import Store, canonical, concat, write
 
@@ -23,6 +23,15 @@ def reference(*suites: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
     folders = [Path(str(resources.files("xbench.results"))) / name for name in suites]
     found = [read(folder) for folder in folders if folder.is_dir() and Store(folder).manifest()]
     return (found[0] if len(found) == 1 else join(found)) if found else None
+
+
+def beside_reference(run: tuple[pd.DataFrame, dict[str, Any]]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """A run with the committed reference rows of its suite that stand beside it in its leaderboard, of methods that it lacks."""
+    rows, manifest = run
+    found = reference(*suites(manifest))
+    if found is None:
+        return run
+    return filters.beside(rows, found[0]), {**manifest, "methods": {**found[1]["methods"], **manifest["methods"]}}
 
 
 def suites(manifest: Mapping[str, Any]) -> list[str]:

@@ -353,6 +353,17 @@ class Scores:
         return reduce(means).reshape(len(sums), -1)
 
 
+def may_be(chance: float, hits: NDArray[np.bool_], clusters: NDArray[np.generic]) -> bool:
+    """Whether hits cannot be told from chance (5 %, one-sided binomial test over clusters), and are nearer to it than to all.
+
+    Where there are too few for a test to say anything, they are not called chance if most of them are right.
+    """
+    _, index = np.unique(clusters, return_inverse=True)
+    shares = np.bincount(index, weights=hits) / np.bincount(index)
+    likely = scipy_stats.binom.sf(math.ceil(shares.sum() - 1e-9) - 1, len(shares), chance)
+    return bool(likely >= signflip.ALPHA and shares.mean() < (1 + chance) / 2)
+
+
 def draws(figures: Callable[[Array], Array], clusters: NDArray[np.generic]) -> Draws:
     """Draws of figures that are no means, such as areas under curves: they are computed anew from how often each item counts.
 

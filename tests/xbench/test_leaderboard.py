@@ -8,7 +8,7 @@ import pytest
 from xbench import groups, leaderboard, published, runs, validation, workflow
 from xbench.errors import XbenchError
 from xbench.filters import Filter
-from xbench.report import heads, latex, tables
+from xbench.report import heads, html, latex, tables
 from xbench.report.tables import number
 from xbench.report.terminal import to_terminal
 from xbench.store import SCHEMA
@@ -443,7 +443,8 @@ def grouped(names=tuple(FIVE)):
     base = np.random.default_rng(0).uniform(0.2, 0.4, 40)
     shifts = {"good": 0.3, "weak": 0.1, "third": 0.2, "noise": 0.0, "pixels": 0.0, "truth": 0.5}
     worse = {"down": -1, "small": 1}  # by area, good is last
-    found = {(method, key): base + worse.get(key, 1) * shift for key in names for method, shift in shifts.items()}
+    level = {key: k / 1000 for k, key in enumerate(FIVE)}  # no column is the same as another
+    found = {(method, key): base + worse.get(key, 1) * shift + level[key] for key in names for method, shift in shifts.items()}
     return rows(found), MANIFEST | {"columns": columns, "methods": methods}
 
 
@@ -459,7 +460,64 @@ def test_columns_stand_by_group_and_keep_their_order_within():
         ("robustness", [5]),
         ("complexity", [6]),
     ]
-    assert cell(board, "good", "hit").estimate.mean == cell(board, "good", "up").estimate.mean  # cells go with their columns
+    level = (list(FIVE).index("hit") - list(FIVE).index("up")) / 1000
+    assert cell(board, "good", "hit").estimate.mean == pytest.approx(cell(board, "good", "up").estimate.mean + level)
+
+
+def test_a_column_that_is_another_by_definition_counts_once():
+    found, manifest = grouped(("up", "hit", "rank"))
+    again = found["protocol_key"] == "rank"
+    found.loc[again, "value"] = found.loc[found["protocol_key"] == "hit", "value"].to_numpy()
+    board = leaderboard.build(found, manifest)
+    (table,) = board.tables
+    assert [column.repeats for column in table.columns] == ["", "", "hit"]
+    without, single = grouped(("up", "hit"))
+    (other,) = leaderboard.build(without, single).tables
+    assert {line.method: line.mean_rank for line in table.lines} == {line.method: line.mean_rank for line in other.lines}
+    assert (table.agreement.w, table.agreement.tau[0][:2]) == (other.agreement.w, other.agreement.tau[0])
+    assert np.isnan(table.agreement.tau[2]).all()
+    assert cell(board, "good", "rank").best  # it still shows its own
+    note = "relevance_rank on d is the same number as hit for every method and item"
+    assert any(note in text for text in table.notes)
+    found.loc[again & (found["method"] == "weak") & (found["item"] == "i3"), "value"] += 0.01
+    assert leaderboard.build(found, manifest).tables[0].columns[2].repeats == ""
+
+
+def guessing(correct, target=None, policy="label", classes=10):
+    values = {("good", "up"): np.linspace(0, 1, len(correct)), ("noise", "up"): np.zeros(len(correct))}
+    found = rows(values)
+    place = found["item"].str.removeprefix("i").astype(int)
+    found["correct"], found["target_policy"] = np.asarray(correct)[place], policy
+    found["target"] = (np.arange(len(correct)) % classes if target is None else np.asarray(target))[place]
+    found["cluster"] = found["item"]
+    return leaderboard.build(found, MANIFEST | {"models": {"net": {"digest": "x", "card": "", "classes": classes}}})
+
+
+def test_a_network_that_guesses_is_said_above_its_table():
+    board = guessing(np.arange(40) % 10 == 0)
+    (quality,) = board.tables[0].quality
+    assert (quality.chance, quality.guesses) == (0.1, True)
+    text = "WARNING: on d the model guesses: its accuracy 0.10 on 40 items cannot be told from chance (0.1)"
+    shown = terminal(board, 200), tables.to_markdown(board), latex.to_latex(board)
+    assert all(text in " ".join(form.split()) for form in shown)
+    assert shown[0].index("WARNING") < shown[0].index("good")
+    assert shown[1].index("WARNING") < shown[1].index("`good`")
+    page = html.render(board, pd.DataFrame(columns=list(SCHEMA.names)), MANIFEST | {"models": {"net": {"card": ""}}}, {})
+    assert page.index(text) < page.index("<code>good</code>")
+
+
+def test_what_is_chance():
+    assert not guessing(np.arange(40) % 2 == 0).tables[0].quality[0].guesses  # half right of ten classes
+    assert guessing(np.arange(40) % 2 == 0, classes=2).tables[0].quality[0].guesses
+    always = np.arange(40) >= 4  # 90 % right where 90 % are of one class: it may name that always
+    (quality,) = guessing(always, target=(np.arange(40) < 4).astype(int)).tables[0].quality
+    assert (quality.chance, quality.guesses) == (0.9, True)
+    assert not guessing(always, target=np.zeros(40, int)).tables[0].quality[0].guesses  # of one class, only 1 in 10 is chance
+    assert not guessing(np.ones(3, bool), classes=2).tables[0].quality[0].guesses  # too few to say
+    assert not guessing(np.arange(40) % 10 == 0, policy="prediction", classes=1000).tables[0].quality[0].guesses
+    assert guessing(np.zeros(40, bool), policy="prediction", classes=1000).tables[0].quality[0].guesses
+    (quality,) = leaderboard.build(rows({("good", "up"): np.ones(4)}), MANIFEST).tables[0].quality
+    assert (quality.chance, quality.guesses) == (None, False)  # an older manifest does not say how many classes there are
 
 
 def test_columns_of_an_unknown_group_come_last():

@@ -34,6 +34,7 @@ def render(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], 
         board=board,
         manifest=manifest,
         details=tables.details,
+        warnings=tables.warnings,
         remarks=[*tables.legend(board, "bold on green"), *board.notes, *tables.origins(board)],
         across=tables.across(board),
         figures=tables.figures,
@@ -66,7 +67,7 @@ def _verdict(verdict: Verdict) -> str:
 
 def _agreement(table: leaderboard.Table) -> list[tuple[Column, list[float]]]:
     """Each column that ranks methods, with its tau with each of them."""
-    places = [i for i, column in enumerate(table.columns) if column.ranked]
+    places = [i for i, column in enumerate(table.columns) if column.counted]
     return [(table.columns[i], [table.agreement.tau[i][j] for j in places]) for i in places] if table.agreement else []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xbench.leaderboard import Cell, Leaderboard, Line, Table
 from xbench.report.heads import head, spans
-from xbench.report.tables import count, details, figures, has_published, interval, number, origins, remarks, short
+from xbench.report.tables import count, details, figures, has_published, interval, number, origins, remarks, short, warnings
 
 SPECIAL: dict[str, str | int | None] = {
     "\\": r"\textbackslash{}",
@@ -70,7 +70,7 @@ def _environment(board: Leaderboard, table: Table) -> str:
         r"\end{tabular}",
         r"\par\medskip",
         r"\begin{minipage}{\linewidth}\footnotesize\raggedright",
-        *(escaped(text) + r"\par" for text in details(table) + remarks(board, "bold")),
+        *(escaped(text) + r"\par" for text in warnings(table) + details(table) + remarks(board, "bold")),
         r"\end{minipage}",
         r"\end{table}",
         "",

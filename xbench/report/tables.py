@@ -56,6 +56,16 @@ def quality_line(q: Quality) -> str:
     return f"{q.dataset}: {q.items} items, the model's {accuracy}, mean confidence in the target {q.confidence:.2f}{sources}"
 
 
+def warnings(table: Table) -> list[str]:
+    """What makes a whole table doubtful, and stands above it."""
+    return [
+        f"WARNING: on {q.dataset} the model guesses: its accuracy {q.accuracy:.2f} on {q.items} items cannot be told from chance "
+        f"({q.chance:.2g}), so what is scored here are explanations of guesses"
+        for q in table.quality
+        if q.guesses
+    ]
+
+
 def unbeaten(table: Table) -> list[str]:
     """One line per method and column where a control is not beaten: which, and the paired differences."""
     lines = []
@@ -105,7 +115,7 @@ def _agreement_line(table: Table) -> list[str]:
     pairs = [(tau, i, j) for i, row in enumerate(found.tau) for j, tau in enumerate(row[:i]) if math.isfinite(tau)]
     if not pairs:
         return []
-    names = {i: column_name(column, table) for i, column in enumerate(table.columns) if column.ranked}
+    names = {i: column_name(column, table) for i, column in enumerate(table.columns) if column.counted}
     (low, a, b), (high, c, d) = min(pairs), max(pairs)
     line = f"how alike the {len(names)} columns order the methods (1 = the same order): "
     line += f"Kendall's W {number(found.w, 2)} over {found.methods} methods; " if math.isfinite(found.w) else ""
@@ -179,7 +189,12 @@ def to_markdown(board: Leaderboard, seconds: bool = True) -> str:
     for table in board.tables:
         tail = _tail(table, seconds)
         split = len(table.columns) > WIDEST and len(spans(table)) > 1
-        out += [f"## {table.model}", "", *(_by_group(table, tail) if split else _whole(table, tail))]
+        out += [
+            f"## {table.model}",
+            "",
+            *(f"**{text}**\n" for text in warnings(table)),
+            *(_by_group(table, tail) if split else _whole(table, tail)),
+        ]
         out += ["", *(f"- {text}" for text in details(table))]
         against = unbeaten(table)
         if against:

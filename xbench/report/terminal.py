@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from xbench.leaderboard import Cell, Leaderboard, Line, Table
 from xbench.report.heads import column_name, spans
-from xbench.report.tables import count, details, figures, footer, has_published, number, short
+from xbench.report.tables import count, details, figures, footer, has_published, number, short, warnings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,6 +31,7 @@ def to_terminal(board: Leaderboard, width: int = 160) -> list[RenderableType]:
     shown: list[RenderableType] = []
     for table in board.tables:
         title = f"{board.title}\n{table.model}"
+        shown.extend(Text(text, style="bold red") for text in warnings(table))
         groups = spans(table)
         if groups and not _fits(len(table.columns), list(TAIL), width):
             shown.append(_grid(f"{title}, all groups", table, {}, list(TAIL), width))
