@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from dataclasses import dataclass
 
 
@@ -25,13 +26,19 @@ class ClassList:
         return self.names == other.names
 
     def translation(self, other: ClassList) -> tuple[int, ...] | None:
-        """For each class its index in another list, by WordNet id where both know them, else by name; None where one is missing
-        there or two of them are the same."""
+        """For each class its index in another list; None where ``matches`` finds one of them nowhere."""
+        found = self.matches(other)
+        known = tuple(index for index in found if index is not None)
+        return known if len(known) == len(found) else None
+
+    def matches(self, other: ClassList) -> tuple[int | None, ...]:
+        """For each class its index in another list, by WordNet id where both know them, else by name; None where it is missing
+        there, or one of the lists has it twice."""
         both = bool(self.synsets and other.synsets)
         ours, theirs = (self.synsets, other.synsets) if both else (self.names, other.names)
-        if len(set(ours)) < len(ours) or any(theirs.count(name) != 1 for name in ours):
-            return None
-        return tuple(theirs.index(name) for name in ours)
+        once = [{name for name, count in Counter(names).items() if count == 1} for names in (ours, theirs)]
+        index = {name: i for i, name in enumerate(theirs) if name in once[0] & once[1]}
+        return tuple(index.get(name) for name in ours)
 
     def index(self, name: str) -> int:
         """The index of a class given by name, index, WordNet id, or name in any case; tried in this order.

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from xbench.classes import ClassList
+from xbench.errors import XbenchError
 
 TargetPolicy = Literal["label", "prediction", "present"]
 
@@ -37,7 +38,10 @@ class Box:
 class Sample:
     """One picture with all that is known of it.
 
-    image: uint8 ``[3, H, W]``. labels: the classes present, the main one first. masks: class -> bool ``[H, W]``.
+    image: uint8 ``[3, H, W]``. labels: the classes present, the main one first; none where nobody knows. A negative label is a
+    class of the dataset that the model does not have: see Relabelled.
+    masks: class -> bool ``[H, W]``. Where a dataset has no masks, boxes stand for them.
+    outlined: whether the dataset has masks. Then they alone are its masks: a class with no more than a box has none.
     ignore: bool ``[H, W]``, pixels that belong to nobody knows what, such as PASCAL VOC's 255.
     sources: the pictures that it was composed of (a mosaic's photographs), each with its label.
     instances: bool ``[H, W]``, the visible pixels of each box's object, in the order of the boxes.
@@ -57,13 +61,15 @@ class Sample:
     attributes: tuple[tuple[str, ...], ...] = ()
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     captions: tuple[str, ...] = ()
+    outlined: bool = False
 
 
 @dataclass(frozen=True)
 class Entry:
     """What a dataset knows of a sample without opening its picture.
 
-    clusters: per label, the id of the photograph that items of that label stem from; intervals resample clusters.
+    labels: as the sample's. clusters: per label, the id of the photograph that items of that label stem from, and one where there
+    are no labels; intervals resample clusters.
     """
 
     id: str
@@ -85,8 +91,9 @@ class Item:
 class Truth:
     """What is known of one item's target, in the frame of the map that it is compared with.
 
-    mask: bool ``[H, W]``, the target's pixels. boxes: the target's boxes.
-    visible: share of the target's pixels (in the image frame) that the model can see.
+    mask: bool ``[H, W]``, the target's pixels, None where they are not known. boxes: the target's boxes.
+    visible: share of the target's pixels, or of its boxes' where it has no mask (in the image frame), that the model can see.
+    lacking: why there is no mask, where there is none.
     ignore: bool ``[H, W]``, pixels of which nobody knows whose they are: no metric counts them, for or against. Apart from mask.
     difficult: whether the target covers less than a quarter of the whole picture and another class is there too (Zhang et al. 2016;
         not what PASCAL VOC says of a Box).
@@ -99,6 +106,7 @@ class Truth:
     ignore: Tensor | None = None
     difficult: bool = False
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+    lacking: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,22 +162,29 @@ class Dataset(ABC):
         return height, width
 
     def items(self, policy: TargetPolicy) -> list[Item]:
-        """One item per sample (its main label, or the model's prediction), or one per present class."""
+        """One item per sample (its main label, or the model's prediction), or one per present class. A sample whose label is not
+        known, or no class of the model, has only its prediction."""
         found = []
         for entry in self.entries():
             if policy == "present":
-                for label, cluster in zip(entry.labels, entry.clusters, strict=True):
-                    found.append(Item(f"{entry.id}#{label}", entry.id, label, cluster))
-            else:
-                target = entry.labels[0] if policy == "label" else None
-                found.append(Item(entry.id, entry.id, target, entry.clusters[0]))
+                for label, cluster in zip(entry.labels, entry.clusters, strict=False):
+                    if label >= 0:
+                        found.append(Item(f"{entry.id}#{label}", entry.id, label, cluster))
+            elif policy == "prediction":
+                found.append(Item(entry.id, entry.id, None, entry.clusters[0]))
+            elif entry.labels and entry.labels[0] >= 0:
+                found.append(Item(entry.id, entry.id, entry.labels[0], entry.clusters[0]))
         return found
 
 
 class Relabelled(Dataset):
-    """A dataset whose labels are translated into the classes of a model that has them all, and more."""
+    """A dataset whose labels are translated into the classes of a model.
 
-    def __init__(self, inner: Dataset, classes: ClassList, translation: Sequence[int]) -> None:
+    translation: for each class of the dataset its index in the model's, None where the model does not have it. Such a label i
+    becomes ~i, which is negative: it is still there, and still another class than the target, but no target itself.
+    """
+
+    def __init__(self, inner: Dataset, classes: ClassList, translation: Sequence[int | None]) -> None:
         self.inner, self.classes, self.translation = inner, classes, tuple(translation)
         self.revision, self.files, self.notes = inner.revision, inner.files, inner.notes
         self.generated = inner.generated
@@ -193,7 +208,10 @@ class Relabelled(Dataset):
         )
 
     def _new(self, label: int) -> int:
-        return self.translation[label]
+        if label >= len(self.translation):
+            raise XbenchError(f"a label is {label}, but the dataset has {len(self.translation)} classes; correct the label")
+        translated = self.translation[label]
+        return ~label if translated is None else translated
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,20 +43,21 @@ def explain_picture(path: Path, model_spec: str, methods: Sequence[str], target:
 
 
 def explain_dataset(spec: str, count: int, model_spec: str, methods: Sequence[str], target: str | None, out: Path) -> str:
-    """The same for the first pictures of a dataset, a row each. target: a class of the model, None for each picture's label.
+    """The same for the first pictures of a dataset, a row each. target: a class of the model, None for each picture's label, or
+    the prediction where that is not known, or no class of the model.
 
     Raises:
-        XbenchError: as above, or the model lacks a class of the dataset.
+        XbenchError: as above.
     """
     bound = [registry.method(method) for method in methods]
     model: Model = registry.model(model_spec)().classifier()
     dataset = registry.dataset(spec)()
-    known = dataset.classes.translation(model.classes)
-    if known is None:
-        raise XbenchError(f"{spec} and {model_spec} have different classes; choose a model for its classes")
+    same = dataset.classes.same_as(model.classes)
+    known = range(len(model.classes)) if same else dataset.classes.matches(model.classes)
     rows = []
     for entry in dataset.entries()[:count]:
-        wanted = known[entry.labels[0]] if target is None else _class(model, target)
+        label = known[entry.labels[0]] if entry.labels else None
+        wanted = label if target is None else _class(model, target)
         row, explained, probability = _row(Shown(model, dataset.load(entry.id).image, entry.id), bound, wanted)
         rows.append([(f"{model.classes.names[explained]}, p = {probability:.2f}", row[0][1]), *row[1:]])
     pictures.sheet(rows, out)

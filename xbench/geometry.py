@@ -23,6 +23,10 @@ ViewKind = Literal["crop", "squash", "keep_aspect", "full"]
 Frame = Literal["input", "image"]
 Interpolation = Literal["bicubic", "bilinear"]
 
+# Why a target has no mask.
+NO_TRUTH = "the explained class has no truth in this picture"
+NO_MASK = "the explained class has boxes in this picture, but no mask"
+NO_PIXEL = "the truth of the explained class covers no pixel"
 LONGEST = 16  # times the shorter side: what keep_aspect makes of a thinner picture would not fit into memory
 
 
@@ -75,24 +79,28 @@ class View:
         return whole
 
     def truth(self, sample: Sample, target: int) -> Truth:
-        """What is known of a target, in the input frame. Without a mask of its own, the mask is the union of its boxes."""
+        """What is known of a target, in the input frame. Where the dataset has no masks, the mask is the union of the boxes. Where
+        it has, boxes never stand for a missing mask: a column compares all its items with truth of one kind."""
         boxes = [b for b in sample.boxes if b.label == target]
-        mask = sample.masks.get(target)
-        if mask is None and boxes:
-            mask = torch.zeros(sample.image.shape[-2:], dtype=torch.bool)
-            for b in boxes:
-                mask[max(round(b.y0), 0) : max(round(b.y1), 0), max(round(b.x0), 0) : max(round(b.x1), 0)] = True
-        if mask is None:
-            return Truth(visible=0.0)
-        total = int(mask.sum())
-        visible = int(self._cut(mask).sum()) / total if total else 0.0
+        drawn = torch.zeros(sample.image.shape[-2:], dtype=torch.bool)
+        for b in boxes:
+            drawn[max(round(b.y0), 0) : max(round(b.y1), 0), max(round(b.x0), 0) : max(round(b.x1), 0)] = True
+        mask = sample.masks.get(target, None if sample.outlined or sample.masks or not boxes else drawn)
+        masked = mask is not None and bool(mask.any())
+        extent = mask if masked and mask is not None else drawn
+        total = int(extent.sum())
+        visible = int(self._cut(extent).sum()) / total if total else 0.0
+        shown = tuple(c for b in boxes if (c := self.box(b))) if total else ()
+        if mask is None or not masked:
+            lacking = NO_PIXEL if mask is not None else NO_MASK if total else NO_TRUTH
+            return Truth(boxes=shown, visible=visible, lacking=lacking)
         seen = self.mask(mask)
         ignore = self.mask(sample.ignore) & ~seen if sample.ignore is not None else None
         difficult = 4 * total < mask.numel() and any(label != target for label in sample.labels)
         parts = sample.parts if sample.labels[:1] == (target,) else {}
         return Truth(
             seen,
-            tuple(c for b in boxes if (c := self.box(b))),
+            shown,
             visible,
             ignore,
             difficult,

@@ -303,10 +303,8 @@ def _quality(rows: pd.DataFrame, classes: int | None) -> list[Quality]:
     for dataset, group in readable.drop_duplicates(["dataset", "item"]).groupby("dataset", sort=False, observed=True):
         sources = group["sources_correct"].dropna()
         share = float(sources.astype(bool).mean()) if len(sources) else None
-        correct = group["correct"].dropna().astype(bool)
-        if correct.empty:  # no item has a label of the model
-            continue
-        chance = _chance(group.loc[correct.index], classes)
+        correct = group["correct"].dropna().astype(bool)  # unknown of pictures without a label that the model has
+        chance = _chance(group.loc[correct.index], classes) if len(correct) else None
         guesses = chance is not None and stats.may_be(chance, correct.to_numpy(), group.loc[correct.index, "cluster"].to_numpy(str))
         accuracy, confidence = float(correct.mean()), float(group["confidence"].mean())
         found.append(Quality(str(dataset), len(group), accuracy, confidence, share, chance, guesses))

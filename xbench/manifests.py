@@ -76,7 +76,7 @@ def describe(
             "revision": s.dataset.revision,
             "licence": s.bound.info.licence,
             "cite": s.bound.info.cite,
-            "notes": list(s.dataset.notes),
+            "notes": list(dict.fromkeys(n for other, _ in scenes if other.bound.name == s.bound.name for n in other.dataset.notes)),
         }
         for s, _ in scenes
     }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 
 from xbench import keys
-from xbench.data import Dataset, Item, Relabelled
+from xbench.data import Dataset, Item, Relabelled, TargetPolicy
 from xbench.errors import BrokenSample, XbenchError
 from xbench.mapstore import MapStore
 from xbench.modelview import Model
@@ -14,17 +15,26 @@ from xbench.plugins import BoundDataset, BoundModel, Method, Metric
 from xbench.suite import Plan, PlannedTrack
 from xbench.units import Scene, Unit
 
+_REMEDY = 'explain what the model predicts: target = "prediction"'
 Block = tuple[Scene, PlannedTrack, tuple[Item, ...]]
 
 
 def open_scenes(plan: Plan, maps: MapStore | None = None) -> list[tuple[Scene, PlannedTrack]]:
-    """Load models and datasets, reconcile their classes, and prepare every key. maps: of earlier runs."""
+    """Load models and datasets, reconcile their classes, and prepare every key. maps: of earlier runs.
+
+    Raises:
+        XbenchError: a track's targets are labels, and its dataset has none, or none that the model has.
+    """
     scenes = []
     datasets = {planned.dataset.name: planned.dataset() for planned in plan.tracks}
+    for planned in plan.tracks:  # before models are opened, which takes longer
+        dataset = datasets[planned.dataset.name]
+        if dataset.entries() and not dataset.items(planned.track.target):
+            raise XbenchError(f"{planned.dataset.name} has no labels to explain; {_REMEDY}")
     for bound in plan.models:
         model: Model = dataclasses.replace(bound().classifier(), device=plan.device, dtype=plan.dtype)
         for planned in (p for p in plan.tracks if bound.name in {m.name for m in p.models}):
-            dataset = _fitting(datasets[planned.dataset.name], planned.dataset, model, bound)
+            dataset = _fitting(datasets[planned.dataset.name], planned, model, bound)
             scenes.append((_scene(plan, bound, model, planned, dataset, maps), planned))
     return scenes
 
@@ -70,16 +80,30 @@ def units(found: list[Block], plan: Plan, missing: set[str], save_maps: bool) ->
     return made
 
 
-def _fitting(dataset: Dataset, bound: BoundDataset, model: Model, of: BoundModel) -> Dataset:
-    """The dataset, its labels translated where its classes are some of the model's."""
-    if dataset.classes.same_as(model.classes):
-        return dataset
-    translation = dataset.classes.translation(model.classes)
-    if translation is None:
-        missing = next((name for name in dataset.classes.names if name not in model.classes.names), dataset.classes.names[0])
-        what = f"{bound.name} and {of.name} have different classes ({missing!r}, for one)"
-        raise XbenchError(f"{what}; choose a model for its classes")
-    return Relabelled(dataset, model.classes, translation)
+def _fitting(dataset: Dataset, planned: PlannedTrack, model: Model, of: BoundModel) -> Dataset:
+    """The dataset, its labels translated into the model's classes. What has to be left out is told in its notes."""
+    fitted, target = dataset, planned.track.target
+    if not dataset.classes.same_as(model.classes):
+        fitted = Relabelled(dataset, model.classes, dataset.classes.matches(model.classes))
+    if fitted.entries() and not fitted.items(target):
+        lacking = next((name for name in dataset.classes.names if name not in model.classes.names), dataset.classes.names[0])
+        what = f"{planned.dataset.name} and {of.name} have different classes ({lacking!r}, for one)"
+        raise XbenchError(f"{what}; choose a model for its classes, or {_REMEDY}")
+    noted = copy.copy(fitted)
+    noted.notes = (*fitted.notes, *_left_out(fitted, target, of.name))
+    return noted
+
+
+def _left_out(dataset: Dataset, target: TargetPolicy, model: str) -> Iterator[str]:
+    """What the model cannot be asked about, with its number and an example each."""
+    entries = dataset.entries()
+    nameless = [e.id for e in entries if not e.labels]
+    unknown = [e.id for e in entries if any(label < 0 for label in (e.labels if target == "present" else e.labels[:1]))]
+    fate = "of which it is not known whether the model is right" if target == "prediction" else "left out"
+    kinds = {"pictures without a label": nameless, f"pictures with a label that {model} does not have": unknown}
+    for kind, ids in kinds.items():
+        if ids:
+            yield f"{kind}, {fate}: {len(ids):,} (first: {ids[0]})"
 
 
 def _scene(plan: Plan, bound: BoundModel, model: Model, planned: PlannedTrack, dataset: Dataset, maps: MapStore | None) -> Scene:

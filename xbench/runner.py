@@ -115,7 +115,7 @@ def _run(unit: Unit, samples: list[Sample], progress: Callable[[int], None] | No
     rows = []
     for i, (item, sample) in enumerate(zip(items, samples, strict=True)):
         quality = {
-            "correct": int(predicted[i]) in sample.labels,
+            "correct": _correct(int(predicted[i]), sample),
             "confidence": float(confidences[i]),
             "sources_correct": _sources_correct(scene, sample),
         }
@@ -234,16 +234,22 @@ def _stored(method: Method, batch: Batch, scene: Scene) -> Explained | None:
     return Explained([_map(native, batch, i, scene) for i, (native, _) in enumerate(pairs)], Cost(*pairs[0][1]))
 
 
+def _correct(predicted: int, sample: Sample) -> bool | None:
+    """Whether a prediction is one of a picture's labels; None where its label is not known, or no class of the model."""
+    return predicted in sample.labels if sample.labels and sample.labels[0] >= 0 else None
+
+
 def _sources_correct(scene: Scene, sample: Sample) -> bool | None:
-    """Whether the model classifies every source of a composed picture right; None where there are no sources."""
-    if not sample.sources:
+    """Whether the model classifies every source of a composed picture right; None where there are no sources, or the label of one
+    is not known."""
+    if not sample.sources or not all(source.labels and source.labels[0] >= 0 for source in sample.sources):
         return None
     for source in sample.sources:
         if source.id not in scene.sources:
             image = scene.model.inputs([source.image], "crop").expand(scene.batch_size, -1, -1, -1)
             with torch.inference_mode():
                 logits = scene.model(image.contiguous(memory_format=scene.model.memory_format))
-            scene.sources[source.id] = int(logits[0].argmax()) in source.labels
+            scene.sources[source.id] = bool(_correct(int(logits[0].argmax()), source))
     return all(scene.sources[source.id] for source in sample.sources)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from xbench import reductions
 from xbench.data import Score, Truth
 from xbench.errors import NotApplicable, XbenchError
+from xbench.geometry import NO_MASK
 from xbench.maps import SaliencyMap
 from xbench.plugins import Method, Metric
 from xbench.probing import Prober, Request
@@ -61,7 +62,7 @@ def score_all(
 
 def _compare(metric: Metric, found: list[SaliencyMap | None], truth: Truth) -> list[Score]:
     """One item's maps by several methods against its truth."""
-    if metric.info.needs and (why := unusable(truth)):
+    if metric.info.needs and (why := unusable(truth, metric.info.needs)):
         return [Score(not_applicable=why)] * len(found)
     scores = [Score(not_applicable="" if map_ else NO_MAP) for map_ in found]
     valid = [(k, map_) for k, map_ in enumerate(found) if map_ and not map_.nan]
@@ -85,10 +86,11 @@ def _compare(metric: Metric, found: list[SaliencyMap | None], truth: Truth) -> l
     return scores
 
 
-def unusable(truth: Truth) -> str:
-    """Why nothing can be compared with a truth; empty where something can."""
-    if truth.mask is None:
-        return "the explained class has no truth in this picture"
+def unusable(truth: Truth, needs: Collection[str] = ("mask",)) -> str:
+    """Why nothing can be compared with a truth; empty where something can. needs: of it."""
+    boxed = truth.boxes or truth.lacking == NO_MASK
+    if truth.lacking and ("mask" in needs or not boxed):
+        return truth.lacking
     return "" if truth.visible >= LEAST_VISIBLE else f"only {truth.visible:.0%} of the truth is visible to the model"
 
 

@@ -18,3 +18,12 @@ def test_lists_are_the_same_by_synsets_or_else_by_names():
     assert not a.same_as(ClassList(("x", "y"), ("n1", "n3")))
     assert a.same_as(ClassList(("x", "y")))
     assert not a.same_as(ClassList(("x", "z")))
+
+
+def test_matches_are_the_classes_that_both_have_once():
+    mine, theirs = ClassList(("cat", "cow", "crane", "dog")), ClassList(("dog", "crane", "cat", "crane"))
+    assert mine.matches(theirs) == (2, None, None, 0)
+    assert mine.translation(theirs) is None
+    assert ClassList(("cat", "dog")).translation(theirs) == (2, 0)
+    assert ClassList(("cat", "cat", "dog")).matches(theirs) == (None, None, 0)
+    assert ClassList(()).matches(theirs) == ClassList(()).translation(theirs) == ()

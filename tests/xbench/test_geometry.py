@@ -3,7 +3,7 @@ import typing
 import pytest
 import torch
 
-from xbench import maps, suite
+from xbench import maps, scoring, suite
 from xbench.data import Box, Sample
 from xbench.geometry import LONGEST, ViewKind, crop, full, keep_aspect, squash, view
 
@@ -202,3 +202,28 @@ def test_parts_are_those_of_the_main_label():
     assert list(full(40, 60).truth(with_parts((1, 0)), 1).parts) == ["wing", "beak"]
     assert full(40, 60).truth(with_parts((1, 0)), 0).parts == {}
     assert full(40, 60).truth(with_parts(()), 0).parts == {}
+
+
+def test_a_box_never_stands_for_a_mask_where_the_dataset_has_masks():
+    """Each case: what is known of class 1, whether masks are the dataset's -> (why there is no mask, boxes, fraction visible)."""
+    image, box = torch.zeros(3, 10, 20, dtype=torch.uint8), Box(1, 0, 0, 10, 10)
+    some, none = torch.ones(10, 20, dtype=torch.bool), torch.zeros(10, 20, dtype=torch.bool)
+    less = Box(1, 0.1, 0.1, 0.4, 0.4)
+    cases = [
+        ({}, (box,), False, ("", 1, 1.0)),
+        ({1: some}, (box,), True, ("", 1, 1.0)),
+        ({}, (box,), True, ("the explained class has boxes in this picture, but no mask", 1, 1.0)),
+        ({0: some}, (box,), False, ("the explained class has boxes in this picture, but no mask", 1, 1.0)),
+        ({}, (), True, ("the explained class has no truth in this picture", 0, 0.0)),
+        ({1: none}, (), True, ("the truth of the explained class covers no pixel", 0, 0.0)),
+        ({1: none}, (box,), True, ("the truth of the explained class covers no pixel", 1, 1.0)),
+        ({}, (less,), False, ("the truth of the explained class covers no pixel", 0, 0.0)),
+    ]
+    for masks, boxes, outlined, expected in cases:
+        truth = full(10, 20).truth(Sample("s", image, (0, 1), boxes, masks, outlined=outlined), 1)
+        assert (truth.lacking, len(truth.boxes), truth.visible) == expected
+        assert (truth.mask is None) == bool(truth.lacking)
+        assert scoring.unusable(truth) == truth.lacking
+        assert scoring.unusable(truth, {"boxes"}) == ("" if boxes == (box,) else truth.lacking)
+    unseen = crop(10, 20, (4, 4), 1.0).truth(Sample("s", image, (1,), (Box(1, 0, 0, 2, 10),), outlined=True), 1)
+    assert scoring.unusable(unseen, {"boxes"}) == "only 0% of the truth is visible to the model"

@@ -16,8 +16,10 @@ import torch
 
 from xbench import gate, keys, manifests, runs, workflow
 from xbench.classes import ClassList
+from xbench.data import Sample
 from xbench.errors import XbenchError
 from xbench.registry import registry
+from xbench.report import tables
 from xbench.store import INFORMATIVE, Store, plain
 from xbench.suite import Selection, Track
 
@@ -421,9 +423,68 @@ def test_a_class_index_out_of_range_is_named(tiny_suite, tmp_path):
 
 def test_classes_of_model_and_dataset_must_agree(tiny_suite, tmp_path, monkeypatch):
     pictures = registry.get("dataset", "tiny_pictures").make.__globals__["Pictures"]
-    monkeypatch.setattr(pictures, "classes", ClassList(("other",)))
-    with pytest.raises(XbenchError, match="tiny_pictures and tiny_net have different classes"):
+    monkeypatch.setattr(pictures, "classes", ClassList(tuple("vwxyz")))
+    remedy = r"\('v', for one\); choose a model for its classes, or explain what the model predicts: target = \"prediction\""
+    with pytest.raises(XbenchError, match=f"tiny_pictures and tiny_net have different classes {remedy}"):
         workflow.run(tiny_suite, out=tmp_path / "run")
+    monkeypatch.setattr(pictures, "classes", ClassList(tuple("vwx")))
+    with pytest.raises(XbenchError, match="a label is 3, but the dataset has 3 classes; correct the label"):
+        workflow.run(tiny_suite, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(("target", "items"), [("label", 4), ("prediction", 6), ("present", 9)])
+def test_classes_that_the_model_lacks_cost_their_own_items(tiny_suite, tmp_path, monkeypatch, target, items):
+    """The model has ant, bee, cat, dog, elk; of the six pictures, two are of a class that it lacks, and one more holds it."""
+    pictures = registry.get("dataset", "tiny_pictures").make.__globals__["Pictures"]
+    monkeypatch.setattr(pictures, "classes", ClassList(("cow", "elk", "dog", "cat", "bee")))
+    track = Track(dataset="tiny_pictures", metrics=["tiny_mass", "tiny_deletion"], target=target)
+    done = workflow.run(
+        tiny_suite.model_copy(update={"tracks": [track], "methods": ["tiny_cam"], "controls": []}), out=tmp_path / "run"
+    )
+    rows = done.rows.set_index(["metric", "item"])
+    assert len(rows) == 2 * items
+    assert set(rows.loc["tiny_deletion", "status"]) == {"ok"}
+    what = "of which it is not known whether the model is right" if target == "prediction" else "left out"
+    count = {"label": 2, "prediction": 2, "present": 3}[target]
+    note = f"tiny_pictures: pictures with a label that tiny_net does not have, {what}: {count} (first: picture_0)"
+    board = done.leaderboard()
+    assert note in board.notes
+    if target == "prediction":
+        unknown = rows["correct"].isna()
+        assert set(rows[unknown].index.get_level_values("item")) == {"picture_0", "picture_5"}
+        assert board.tables[0].quality[0].accuracy == rows.loc["tiny_mass"]["correct"].dropna().astype(bool).mean()
+    else:
+        assert rows["correct"].notna().any()
+        assert set(rows["target"]) <= {1, 2, 3, 4}
+
+
+def test_pictures_without_labels_are_explained_by_their_prediction_alone(tiny_suite, tmp_path, monkeypatch):
+    pictures = registry.get("dataset", "tiny_pictures").make.__globals__["Pictures"]
+    entries = pictures.entries
+    bare = lambda self: [dataclasses.replace(e, labels=(), clusters=e.clusters[:1]) for e in entries(self)]  # noqa: E731
+    monkeypatch.setattr(pictures, "entries", bare)
+    monkeypatch.setattr(
+        pictures, "load", lambda self, id: Sample(id, torch.full((3, 32, 32), int(id[-1]) * 20, dtype=torch.uint8), ())
+    )
+    monkeypatch.setattr(pictures, "classes", ClassList(()))
+    track = Track(dataset="tiny_pictures", metrics=["tiny_mass", "tiny_deletion"], target="prediction")
+    suite = tiny_suite.model_copy(update={"tracks": [track], "methods": ["tiny_cam"], "controls": []})
+    done = workflow.run(suite, out=tmp_path / "run")
+    assert done.rows.groupby("metric")["status"].unique().map(list).to_dict() == {
+        "tiny_deletion": ["ok"],
+        "tiny_mass": ["not_applicable"],
+    }
+    assert done.rows["correct"].isna().all()
+    assert set(done.rows["reason"].dropna()) == {"the explained class has no truth in this picture"}
+    text = tables.to_markdown(done.leaderboard())
+    assert "the model's accuracy is not known, mean confidence" in text
+    never = lambda seed: pytest.fail("the model was opened")  # noqa: E731
+    monkeypatch.setitem(registry.get("model", "tiny_net").make.__globals__, "Net", never)
+    label = suite.model_copy(update={"tracks": [track.model_copy(update={"target": "label"})]})
+    with pytest.raises(
+        XbenchError, match='tiny_pictures has no labels to explain; explain what the model predicts: target = "pred'
+    ):
+        workflow.run(label, out=tmp_path / "other")
 
 
 def test_the_network_is_left_as_it_was_found(done):

@@ -155,7 +155,7 @@ def _gallery(
                 "item": item,
                 "target": manifest["class_names"].get(model, {}).get(target, target),
                 "confidence": float(fact["confidence"]),
-                "correct": bool(fact["correct"]),
+                "correct": pd.isna(fact["correct"]) or bool(fact["correct"]),  # unknown is not wrong
                 "picture": pictures.data_uri(picture),
                 "cells": cells,
             }

@@ -52,7 +52,9 @@ def short(cell: Cell) -> str:
 def quality_line(q: Quality) -> str:
     """A sentence on how well the model does on the very items."""
     sources = f", all sources right on {q.sources_correct:.0%}" if q.sources_correct is not None else ""
-    accuracy = f"accuracy {q.accuracy:.2f} (top-1 among the picture's labels)"
+    accuracy = (
+        "accuracy is not known" if math.isnan(q.accuracy) else f"accuracy {q.accuracy:.2f} (top-1 among the picture's labels)"
+    )
     return f"{q.dataset}: {q.items} items, the model's {accuracy}, mean confidence in the target {q.confidence:.2f}{sources}"
 
 
