@@ -31,7 +31,7 @@ def beside(tree: Tree, folder: Path, suffix: str, parameter: str) -> dict[str, P
         raise XbenchError(f"{parameter}: {folder} holds no {suffix} files; give the folder that does")
     claims: dict[Path, list[Picture]] = {}
     for found in tree.pictures:
-        group, _, name = found.place.partition("/")
+        group, _, name = found.place.rpartition("/")
         keys = [(where, what) for where in (group, "") for what in (name, readable(found.path.stem))]
         file = next((files[key] for key in keys if key in files), None)
         if file is None:

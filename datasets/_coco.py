@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from xbench import Box
@@ -18,22 +18,22 @@ from ._tree import Picture, Tree
 
 @dataclass
 class Objects:
-    """What is known of one picture. regions: label -> outlines of its objects; crowds: regions of uncounted objects."""
+    """What is known of one picture. regions: label -> outlines of its objects; crowds: regions of uncounted objects.
+    bare: labels of objects without an outline. sizes: label -> area of its largest object's box."""
 
     boxes: list[Box] = field(default_factory=list)
     regions: dict[int, list[Region]] = field(default_factory=dict)
     crowds: list[Region] = field(default_factory=list)
+    bare: set[int] = field(default_factory=set)
+    sizes: dict[int, float] = field(default_factory=dict)
 
 
-def found(tree: Tree, file: Path) -> dict[str, Objects]:
+def found(tree: Tree, content: Instances) -> dict[str, Objects]:
     """Picture id -> its objects of the dataset's classes.
 
-    An object without outline is its box. Crowds are ignored, not truth: nobody knows how much of a crowd's region is objects.
-
-    Raises:
-        XbenchError: the file cannot be read; the message says where.
+    Crowds are ignored, not truth: nobody knows how much of a crowd's region is objects. Where objects have outlines, boxes do not
+    stand for those that are missing: a class with an object without one has no mask in that picture.
     """
-    content = Instances.parse(file)
     pictures = _matched(tree, content.images)
     instances: dict[Any, list[Instance]] = {}
     for instance in content.instances:
@@ -48,6 +48,12 @@ def found(tree: Tree, file: Path) -> dict[str, Objects]:
         size = tree.size(picture)
         if size is not None and tree.fits(picture, stated):
             known[picture.id] = _objects(tree, picture, size, mine)
+    if any(objects.regions for objects in known.values()):
+        for id, objects in known.items():
+            for label in sorted(objects.bare):
+                kind = "classes of a picture with an object that has a box but no outline, without a mask there"
+                tree.notes.add(kind, f"{tree.classes.names[label]} in {id}")
+                objects.regions.pop(label, None)
     return known
 
 
@@ -62,24 +68,30 @@ def _objects(tree: Tree, picture: Picture, size: tuple[int, int], instances: lis
         box = None
         if instance.corners:
             box = clipped(Box(label, *instance.corners), size, tree.notes, f"{instance.where} of {picture.place}")
-        regions = list(instance.regions)
-        if box and not regions:
-            regions = [Rectangle(box.x0, box.y0, box.x1, box.y1)]
+        regions = [region for region in instance.regions if region.covers(*size)]
+        where = f"{instance.where} of {picture.place}"
+        if instance.regions and not regions:
+            tree.notes.add("outlines that cover no pixel, dropped", where)
         if instance.crowd:
-            objects.crowds += regions
-        elif regions:
+            objects.crowds += regions or ([Rectangle(box.x0, box.y0, box.x1, box.y1)] if box else [])
+        elif box or regions:
+            area = (box.x1 - box.x0) * (box.y1 - box.y0) if box else 0.0
+            objects.sizes[label] = max(area, objects.sizes.get(label, 0.0))
             objects.boxes += [box] if box else []
-            objects.regions.setdefault(label, []).extend(regions)
+            objects.bare |= set() if regions else {label}
+            objects.regions |= {label: [*objects.regions.get(label, []), *regions]} if regions else {}
+        elif not instance.corners and not instance.regions:
+            tree.notes.add("objects without a box or an outline, ignored", where)
     return objects
 
 
 def _matched(tree: Tree, images: Mapping[Any, Stated]) -> dict[Any, Picture]:
     """Image id -> its picture: the one at the end of its path, or else the only one of its name that no image is exactly."""
     places = {picture.place: picture for picture in tree.pictures}
-    groups = {place.partition("/")[0] for place in places}
+    groups = {place.rpartition("/")[0] for place in places} - {""}
     names: dict[str, list[Picture]] = {}
     for picture in tree.pictures:
-        names.setdefault(picture.place.partition("/")[2], []).append(picture)
+        names.setdefault(picture.place.rpartition("/")[2], []).append(picture)
     paths = {id: PurePosixPath(image.file) for id, image in images.items()}
     exact = {id: places[end] for id, path in paths.items() if (end := "/".join(path.parts[-2:])) in places}
     taken = {picture.id for picture in exact.values()}

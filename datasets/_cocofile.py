@@ -39,8 +39,9 @@ class Instance:
 
 @dataclass(frozen=True)
 class Instances:
-    """images: by their ids, which may be numbers or text."""
+    """names: of the categories. images: by their ids, which may be numbers or text."""
 
+    names: tuple[str, ...]
     images: Mapping[Any, Stated]
     instances: tuple[Instance, ...]
 
@@ -58,7 +59,7 @@ class Instances:
         try:
             names = {_id(record, "id"): _get(record, "name", str) for record in _records(content, "categories")}
             instances = [_instance(f"annotations[{n}]", record, names) for n, record in enumerate(_records(content, "annotations"))]
-            return Instances(_images(content), tuple(instances))
+            return Instances(tuple(dict.fromkeys(names.values())), _images(content), tuple(instances))
         except ValueError as error:
             raise XbenchError(f"coco: {file}: {error}; correct the file") from error
 

@@ -16,8 +16,9 @@ from xbench.keys import digest, file_digest
 from . import _masks
 from ._masks import Region
 from ._tree import Picture, Tree
+from ._values import BACKGROUND, OWN, VOID, Nonzero, Reading
 
-READING = 1  # raised when the same files come to mean something else
+READING = 2  # raised when the same files come to mean something else
 THREADS = 4  # hashing waits for the disk, and leaves Python free
 
 
@@ -26,7 +27,7 @@ class Known:
     """What annotations say of one picture.
 
     regions: label -> outlines of its objects. crowds: regions that belong to nobody knows what.
-    mask: file of the main label's mask. others: labels present beside the main one.
+    mask: its file. others: labels present beside the main one; all of them, the main one first, where there is no class folder.
     """
 
     boxes: tuple[Box, ...] = ()
@@ -37,16 +38,25 @@ class Known:
 
 
 class Labelled(Dataset):
-    """Pictures with a label each, and what is known of some of them.
+    """Pictures, and what is known of some of them.
 
+    reading: of the masks' values. outlined: whether truth is masks, as Sample says. how: what says how files were read.
     annotations: kind -> picture id -> the file that it was read from; extra: files that all pictures share. Both are part of the
     revision by their bytes, pictures also by class folder and name; where the folders stand and when files were written is not.
     """
 
     def __init__(
-        self, tree: Tree, known: Mapping[str, Known], annotations: Mapping[str, Mapping[str, Path]], extra: Mapping[str, Path]
+        self,
+        tree: Tree,
+        known: Mapping[str, Known],
+        annotations: Mapping[str, Mapping[str, Path]],
+        extra: Mapping[str, Path],
+        reading: Reading | None = None,
+        outlined: bool = False,
+        how: Sequence[str] = (),
     ) -> None:
         self.classes, self.upright = tree.classes, tree.upright
+        self.reading, self.outlined, self.index = reading or Nonzero(), outlined, tree.index
         self.pictures = {picture.id: picture for picture in tree.pictures}
         self.known = known
         if tree.upright:
@@ -56,7 +66,7 @@ class Labelled(Dataset):
         self.files = (*(picture.path for picture in tree.pictures), *beside, *extra.values())
         digests = _digests(self.files)
         self.revision = digest(
-            [READING, tree.upright, tree.classes.names, tree.classes.synsets],
+            [READING, tree.upright, tree.classes.names, tree.classes.synsets, list(how)],
             [(picture.place, picture.label, digests[picture.path]) for picture in tree.pictures],
             [(kind, id, digests[path]) for kind, files in sorted(annotations.items()) for id, path in sorted(files.items())],
             [(kind, digests[path]) for kind, path in sorted(extra.items())],
@@ -64,7 +74,7 @@ class Labelled(Dataset):
 
     def entries(self) -> Sequence[Entry]:
         labels = {id: self._labels(picture) for id, picture in self.pictures.items()}
-        return [Entry(id, found, (id,) * len(found)) for id, found in labels.items()]
+        return [Entry(id, found, (id,) * max(1, len(found))) for id, found in labels.items()]
 
     def size(self, id: str) -> tuple[int, int]:
         return pictures.size(self.pictures[id].path, self.upright)
@@ -76,16 +86,19 @@ class Labelled(Dataset):
         masks = {label: _painted(some, height, width) for label, some in (known.regions or {}).items()}
         ignore = _painted(known.crowds, height, width) if known.crowds else None
         if known.mask is not None:
-            mask, void = _masks.read(known.mask)
-            if mask.shape != (height, width):
-                raise BrokenSample(f"mask {known.mask} is not of its picture's size any more; start anew")
-            masks[picture.label] = torch.from_numpy(mask)
-            ignore = torch.from_numpy(void) if void is not None else ignore
-        return Sample(id, image, self._labels(picture), known.boxes, masks, ignore=ignore)
+            for name, mask in _masks.read(known.mask, self.reading).items():
+                if mask.shape != (height, width):
+                    raise BrokenSample(f"mask {known.mask} is not of its picture's size any more; start anew")
+                label = picture.label if name == OWN else self.index.get(name)
+                if name == VOID:
+                    ignore = torch.from_numpy(mask)
+                elif label is not None and name != BACKGROUND:
+                    masks[label] = masks.get(label, torch.zeros(height, width, dtype=torch.bool)) | torch.from_numpy(mask)
+        return Sample(id, image, self._labels(picture), known.boxes, masks, ignore=ignore, outlined=self.outlined)
 
     def _labels(self, picture: Picture) -> tuple[int, ...]:
-        known = self.known.get(picture.id)
-        return (picture.label, *(label for label in known.others if label != picture.label)) if known else (picture.label,)
+        others = self.known.get(picture.id, Known()).others
+        return others if picture.label is None else (picture.label, *(label for label in others if label != picture.label))
 
 
 def _painted(regions: Sequence[Region], height: int, width: int) -> Tensor:

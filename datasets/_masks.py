@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench import BrokenSample, pictures
+from xbench import BrokenSample, XbenchError
 
+from . import _values
 from ._beside import beside
-from ._tree import Tree
+from ._tree import Picture, Tree, readable
+from ._values import BACKGROUND, OWN, VOID, Reading, Values
 
 Mask = NDArray[np.bool_]
+THREADS = 4  # masks are decoded outside Python
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,14 @@ class Polygon:
     """
 
     points: tuple[float, ...]
+
+    def covers(self, height: int, width: int) -> bool:
+        """Whether it has a pixel inside a picture. Only what is thin or outside has to be painted to tell."""
+        x, y = np.array(self.points).reshape(-1, 2).T
+        sides = np.hypot(np.roll(x, -1) - x, np.roll(y, -1) - y).sum()
+        area = abs(float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())) / 2
+        inside = x.min() >= 0 and y.min() >= 0 and x.max() <= width and y.max() <= height
+        return bool((inside and area > sides) or self.paint(height, width).any())
 
     def paint(self, height: int, width: int) -> Mask:
         """bool ``[height, width]``"""
@@ -44,6 +57,10 @@ class Runs:
 
     counts: tuple[int, ...]
 
+    def covers(self, height: int, width: int) -> bool:
+        """Whether it has a pixel."""
+        return any(self.counts[1::2])
+
     def paint(self, height: int, width: int) -> Mask:
         """bool ``[height, width]``"""
         return np.repeat(np.arange(len(self.counts)) % 2 == 1, self.counts).reshape(height, width, order="F")
@@ -57,6 +74,10 @@ class Rectangle:
     y0: float
     x1: float
     y1: float
+
+    def covers(self, height: int, width: int) -> bool:
+        """Whether it has a pixel inside a picture."""
+        return bool(self.paint(height, width).any())
 
     def paint(self, height: int, width: int) -> Mask:
         """bool ``[height, width]``"""
@@ -100,32 +121,80 @@ def union(regions: list[Region], height: int, width: int) -> Mask:
     return mask
 
 
-def found(tree: Tree, folder: Path) -> dict[str, Path]:
-    """Picture id -> its mask's file, where the two are of one size."""
-    files, there = {}, beside(tree, folder, ".png", "masks")
-    for picture in tree.pictures:
-        if (path := there.get(picture.id)) is None:
-            continue
-        try:
-            size = pictures.size(path, upright=False)
-        except BrokenSample as error:
-            tree.notes.add("masks that cannot be read, dropped", str(error))
-            continue
-        if tree.fits(picture, [size]):
-            files[picture.id] = path
-    return files
+@dataclass(frozen=True)
+class Masks:
+    """The masks of a dataset. files: picture id -> its mask. areas: picture id -> label -> its number of pixels."""
+
+    reading: Reading
+    files: Mapping[str, Path]
+    areas: Mapping[str, Mapping[int, int]]
 
 
-def read(path: Path) -> tuple[Mask, Mask | None]:
-    """(the object, void or None), bool ``[H, W]``. Every pixel that is not zero in some colour is the object, whatever its alpha;
-    but 255 in a palette picture is void, as in PASCAL VOC.
+def found(tree: Tree, folder: Path, reading: Reading | None) -> Masks:
+    """The masks in a folder of PNG files, each opened once to see what values there are. reading: of these values; None where
+    nobody says.
 
     Raises:
-        BrokenSample: it cannot be read.
+        XbenchError: there is no such folder, or no mask in it; or what a value means is not known.
     """
-    with pictures.opened(path) as picture:
-        values = np.array(picture)
-        bands = [i for i, band in enumerate(picture.getbands()) if band != "A"]
-        if picture.mode == "P":
-            return (values != 0) & (values != 255), values == 255
-    return (values[..., bands] != 0).any(axis=-1) if values.ndim == 3 else values != 0, None
+    files, values = beside(tree, folder, ".png", "masks"), {}
+    with ThreadPoolExecutor(THREADS) as pool:
+        looked = dict(zip(files, pool.map(_look, files.values()), strict=True))
+    for picture in tree.pictures:
+        seen = looked.get(picture.id)
+        if isinstance(seen, BrokenSample):
+            tree.notes.add("masks that cannot be read, dropped", str(seen))
+        elif seen is not None and tree.fits(picture, [seen[0]]):
+            values[picture.id] = seen[1]
+    names = {id: readable(files[id].name) for id in values}
+    reading = reading or _values.plain({names[id]: seen for id, seen in values.items()})
+    areas = {}
+    for picture in tree.pictures:
+        if picture.id in values:
+            areas[picture.id] = _areas(tree, picture, values[picture.id], reading, names[picture.id])
+    return Masks(reading, {id: files[id] for id in values}, areas)
+
+
+def _look(path: Path) -> tuple[tuple[int, int], Values] | BrokenSample:
+    """A mask's (height, width) and its values, or why it cannot be read."""
+    try:
+        codes, values = _values.opened(path)
+    except BrokenSample as error:
+        return error
+    return (codes.shape[0], codes.shape[1]), values
+
+
+def _areas(tree: Tree, picture: Picture, values: Values, reading: Reading, name: str) -> dict[int, int]:
+    """Label -> pixels of one mask; counts what is amiss with it."""
+    try:
+        meanings = reading.meanings(values)
+    except ValueError as error:
+        raise XbenchError(f"masks: {name} has the value {error}, which means nothing; {_values.REMEDY}") from error
+    areas: dict[int, int] = {}
+    for code, meaning in meanings.items():
+        label = picture.label if meaning == OWN else tree.index.get(meaning)
+        if label is not None and meaning not in (BACKGROUND, VOID):
+            areas[label] = areas.get(label, 0) + values.counts[code]
+        elif meaning == OWN:
+            raise XbenchError(f"masks: the picture of {name} has no class folder, so its mask must name one; {_values.REMEDY}")
+        elif meaning not in (BACKGROUND, VOID):
+            tree.notes.add("classes in masks that the dataset does not have, ignored", f"{meaning} in {name}")
+    if not areas:
+        tree.notes.add("masks without a pixel of an object", name)
+    elif picture.label is not None and picture.label not in areas:
+        tree.notes.add("masks without a pixel of their picture's own class", name)
+    return areas
+
+
+def read(path: Path, reading: Reading) -> dict[str, Mask]:
+    """What a mask's pixels mean -> these pixels, bool ``[H, W]``; OWN even where there are none.
+
+    Raises:
+        BrokenSample: it cannot be read any more.
+    """
+    codes, values = _values.opened(path)
+    try:
+        meanings = reading.meanings(values)
+    except ValueError as error:
+        raise BrokenSample(f"mask {path} has the value {error}, which means nothing; start anew") from error
+    return {name: np.isin(codes, [c for c, m in meanings.items() if m == name]) for name in {*meanings.values(), OWN}}

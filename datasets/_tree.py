@@ -14,11 +14,11 @@ from ._notes import Notes
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture file of a class folder. place: ``<class folder>/<file name>``."""
+    """A picture file. place: ``<class folder>/<file name>``, or the name alone where there are no class folders: label is None."""
 
     id: str
     path: Path
-    label: int
+    label: int | None
     place: str
 
 
@@ -56,8 +56,10 @@ class Tree:
         return size is not None and wrong is None
 
 
-def scan(root: Path, dataset: str, notes: Notes, but: Collection[Path] = ()) -> dict[str, list[Path]]:
+def scan(root: Path, dataset: str, notes: Notes, but: Collection[Path] = (), flat: bool = False) -> dict[str, list[Path]]:
     """Class folder -> its pictures, both sorted by name. Hidden files and folders, and those of ``but``, do not count.
+
+    flat: a folder of pictures without class folders is taken too, as a single one without a name.
 
     Raises:
         XbenchError: there is no such folder, or it does not hold class folders with pictures.
@@ -65,9 +67,15 @@ def scan(root: Path, dataset: str, notes: Notes, but: Collection[Path] = ()) -> 
     if not root.is_dir():
         raise XbenchError(f"dataset {dataset}: there is no folder {root}; give the folder that holds one folder per class")
     inside = [path for path in listed(root) if path.resolve() not in but]
-    folders = [path for path in inside if path.is_dir()]
-    if not folders and any(_is_picture(path) for path in inside):
+    folders, loose = [path for path in inside if path.is_dir()], [path for path in inside if _is_picture(path)]
+    if flat and loose and not any(_is_picture(path) for folder in folders for path in folder.iterdir()):
+        for folder in folders:
+            notes.add("folders beside the pictures, not read", readable(folder.name))
+        return {"": loose}
+    if not folders and loose:
         raise XbenchError(f"dataset {dataset}: {root} holds pictures directly; move them into one folder per class")
+    for path in loose:
+        notes.add("pictures beside the class folders, not read", readable(path.name))
     if not folders:
         raise XbenchError(f"dataset {dataset}: {root} holds no class folders; give the folder that holds one folder per class")
     found = {readable(folder.name): _pictures(folder, notes) for folder in folders}
@@ -92,9 +100,9 @@ def _pictures(folder: Path, notes: Notes) -> list[Path]:
     return found
 
 
-def picture(path: Path, label: int, id: str) -> Picture:
-    """A picture of a class folder."""
-    return Picture(readable(id), path, label, _place(path))
+def picture(path: Path, label: int | None, id: str) -> Picture:
+    """A picture of a class folder, or of none."""
+    return Picture(readable(id), path, label, readable(path.name) if label is None else _place(path))
 
 
 def readable(name: str) -> str:

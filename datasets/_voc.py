@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from xml.etree import ElementTree
 
-from xbench import Box
+from xbench import Box, XbenchError
 
 from ._beside import beside
 from ._boxes import clipped
+from ._notes import Notes
 from ._tree import Tree, readable
 
+Corners = Literal["voc", "ilsvrc"]
+MEANING: Mapping[Corners, str] = {
+    "voc": "coordinates begin at 1, corners are inside",
+    "ilsvrc": "coordinates begin at 0, the far corner is outside",
+}
+SAY = "which nothing in them says; corners=voc or corners=ilsvrc does"
+DIFFICULT = dict.fromkeys(("1", "true", "yes"), True) | dict.fromkeys(("", "0", "false", "no", "unspecified"), False)
 LARGEST = 4 * 2**20  # bytes; the largest files of VOC and ILSVRC have some 30 kB
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """size: the (height, width) of the picture, None where it is not stated. objects: (name, corners as written, difficult)."""
+    """size: the (height, width) of the picture, None where it is not stated. objects: (name, corners as written, what is written of
+    its difficulty). origin: what it says of its collection and its picture's name."""
 
     size: tuple[int, int] | None
-    objects: tuple[tuple[str, tuple[float, float, float, float], bool], ...]
+    objects: tuple[tuple[str, tuple[float, float, float, float], str], ...]
+    origin: tuple[str, str, str]
+
+    def kinds(self) -> set[Corners]:
+        """Whose coordinates it has, by its words, and by a 0, which VOC's never are: none where nothing tells, both where they
+        contradict each other."""
+        database, folder, name = self.origin
+        voc = re.search("voc|pascal", database, re.IGNORECASE) or folder.upper().startswith("VOC")
+        words = "ilsvrc" in f"{database} {name}".lower() or re.match(r"n\d{8}(_|$)", name)
+        ilsvrc = words or any(re.fullmatch(r"n\d{8}", object_name) for object_name, _, _ in self.objects) or self.zero
+        return {kind for kind, there in (("voc", voc), ("ilsvrc", ilsvrc)) if there}
+
+    @property
+    def zero(self) -> bool:
+        """Whether a box of pixels begins at 0."""
+        return any(0 in corners[:2] and max(corners) > 1 for _, corners, _ in self.objects)
 
 
 def parse(path: Path) -> Annotation:
@@ -48,10 +74,11 @@ def parse(path: Path) -> Annotation:
     height, width = (float(root.findtext(f"size/{side}") or 0) for side in ("height", "width"))
     if not math.isfinite(height * width):
         raise ValueError("a size that is no number")
-    return Annotation((int(height), int(width)) if height and width else None, tuple(_objects(root)))
+    database, folder, name = ((root.findtext(key) or "").strip() for key in ("source/database", "folder", "filename"))
+    return Annotation((int(height), int(width)) if height and width else None, tuple(_objects(root)), (database, folder, name))
 
 
-def _objects(root: ElementTree.Element) -> Iterator[tuple[str, tuple[float, float, float, float], bool]]:
+def _objects(root: ElementTree.Element) -> Iterator[tuple[str, tuple[float, float, float, float], str]]:
     for number, element in enumerate(root.findall("object")):
         name = (element.findtext("name") or "").strip()
         texts = [element.findtext(f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
@@ -61,35 +88,72 @@ def _objects(root: ElementTree.Element) -> Iterator[tuple[str, tuple[float, floa
             x0 = y0 = x1 = y1 = math.nan
         if not name or not all(map(math.isfinite, (x0, y0, x1, y1))):
             raise ValueError(f"object {number} lacks its name or a corner of its box")
-        yield name, (x0, y0, x1, y1), (element.findtext("difficult") or "").strip() == "1"
+        yield name, (x0, y0, x1, y1), (element.findtext("difficult") or "").strip().lower()
 
 
-def found(tree: Tree, folder: Path, first: int) -> dict[str, tuple[Path, tuple[Box, ...]]]:
-    """Picture id -> (its file, its boxes); objects of classes that the dataset does not have are left out.
-
-    first: the coordinate of the first pixel. In PASCAL VOC it is 1, and both corners are inside: pixels 1 to 1 are the half-open
-    box from 0 to 1. In ILSVRC the corners run from 0 to the width, and are half-open as they stand.
+def read(tree: Tree, folder: Path) -> dict[str, tuple[Path, Annotation]]:
+    """Picture id -> its file, and what this says.
 
     Raises:
         XbenchError: there is no such folder, or no annotation in it.
     """
-    known, files = {}, beside(tree, folder, ".xml", "boxes")
+    found, files = {}, beside(tree, folder, ".xml", "boxes")
     for picture in tree.pictures:
         if (path := files.get(picture.id)) is None:
             continue
         try:
-            annotation = parse(path)
+            found[picture.id] = path, parse(path)
         except ValueError as error:
             tree.notes.add("broken files in boxes, dropped", f"{readable(path.name)}: {error}")
+    return found
+
+
+def convention(found: Mapping[str, tuple[Path, Annotation]], notes: Notes) -> Corners:
+    """Whose coordinates files have. Where none tells, they are taken for VOC's, which is noted.
+
+    Raises:
+        XbenchError: some have VOC's and some ILSVRC's.
+    """
+    first: dict[str, str] = {}
+    for path, annotation in found.values():
+        for kind in annotation.kinds():
+            first.setdefault(kind, readable(path.name))
+    if len(first) == 2:
+        raise XbenchError(
+            f"boxes: {first['voc']} calls itself PASCAL VOC's, whose coordinates begin at 1, but {first['ilsvrc']} is ILSVRC's by "
+            "its words, or by a coordinate of 0; say which they are: corners=voc or corners=ilsvrc"
+        )
+    for path, annotation in found.values():
+        if not first and annotation.objects:
+            notes.add(f"boxes taken for PASCAL VOC's ({MEANING['voc']}), {SAY}", readable(path.name))
+        elif annotation.zero and not any(annotation.origin):
+            notes.add(f"boxes taken for ILSVRC's ({MEANING['ilsvrc']}), for some begin at 0, {SAY}", readable(path.name))
+    return "ilsvrc" if "ilsvrc" in first else "voc"
+
+
+def boxes(tree: Tree, found: Mapping[str, tuple[Path, Annotation]], corners: Corners) -> dict[str, tuple[Box, ...]]:
+    """Picture id -> its boxes; objects of classes that the dataset does not have are left out.
+
+    corners: in PASCAL VOC the first pixel is 1, and both corners are inside: pixels 1 to 1 are the half-open box from 0 to 1. In
+    ILSVRC the corners run from 0 to the width, and are half-open as they stand.
+    """
+    known, before = {}, 1 if corners == "voc" else 0
+    for picture in tree.pictures:
+        if picture.id not in found:
             continue
+        path, annotation = found[picture.id]
         size = tree.size(picture)
         if size is None or not tree.fits(picture, [annotation.size] if annotation.size else []):
             continue
-        boxes, where = [], readable(path.name)
-        for name, (x0, y0, x1, y1), difficult in annotation.objects:
+        kept, where = [], readable(path.name)
+        for name, (x0, y0, x1, y1), word in annotation.objects:
+            if word not in DIFFICULT:
+                tree.notes.add("objects whose difficulty is neither yes nor no, taken for no", f"{word!r} in {where}")
             if name not in tree.index:
                 tree.notes.add("objects of classes that the dataset does not have, ignored", f"{name} in {where}")
-            elif box := clipped(Box(tree.index[name], x0 - first, y0 - first, x1, y1, difficult), size, tree.notes, where):
-                boxes.append(box)
-        known[picture.id] = path, tuple(boxes)
+                continue
+            box = Box(tree.index[name], x0 - before, y0 - before, x1, y1, DIFFICULT.get(word, False))
+            if inside := clipped(box, size, tree.notes, where):
+                kept.append(inside)
+        known[picture.id] = tuple(kept)
     return known

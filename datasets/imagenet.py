@@ -52,6 +52,6 @@ def imagenet(root: str = "") -> Dataset:
     boxes = home / "bbox" / "val"
     if not boxes.is_dir():
         notes.add("folders of boxes that are missing", f"{boxes.parent.name}/{boxes.name}")
-    drawn = _voc.found(tree, boxes, first=0) if boxes.is_dir() else {}
-    known = {id: Known(found) for id, (_, found) in drawn.items()}
-    return Labelled(tree, known, {"boxes": {id: path for id, (path, _) in drawn.items()}}, {})
+    drawn = _voc.read(tree, boxes) if boxes.is_dir() else {}
+    known = {id: Known(found) for id, found in _voc.boxes(tree, drawn, "ilsvrc").items()}
+    return Labelled(tree, known, {"boxes": {id: drawn[id][0] for id in known}}, {})

@@ -130,9 +130,6 @@ def test_what_is_no_tree_of_class_folders(tmp_path):
         folder(tmp_path / "nowhere")
     with pytest.raises(XbenchError, match="holds no class folders"):
         folder(tmp_path)
-    draw(tmp_path / "a.png")
-    with pytest.raises(XbenchError, match="holds pictures directly; move them into one folder per class"):
-        folder(tmp_path)
     draw(tmp_path / "train" / "cat" / "a.png")
     with pytest.raises(XbenchError, match=r"no class folder of .* \(train, ...\) holds pictures; give the folder"):
         folder(tmp_path)
@@ -217,26 +214,6 @@ def painted(path, values, mode="L"):
     if mode == "P":
         picture.putpalette(bytes(range(256)) * 3)
     picture.convert(mode).save(path)
-
-
-def test_masks_are_what_is_not_zero_but_255_in_palettes_is_void(pets, tmp_path):
-    values = np.zeros((10, 20), np.uint8)
-    values[2:4, 5:9], values[4, 5:9] = 255, 3
-    painted(tmp_path / "masks" / "a.png", values)
-    painted(tmp_path / "masks" / "c.png", values, "P")
-    painted(tmp_path / "masks" / "d.png", values, "RGB")
-    painted(tmp_path / "masks" / "e.png", np.dstack([values * 0, values, values * 0, values * 0 + 255]), "RGBA")
-    painted(tmp_path / "masks" / "cat" / "b.png", values, "1")
-    found = folder(pets, masks=tmp_path / "masks")
-    assert found.notes == ()
-    for id in ("cat/a", "dog/d", "dog/e"):
-        sample = found.load(id)
-        assert sample.masks[sample.labels[0]].equal(torch.from_numpy(values > 0))
-        assert sample.ignore is None
-    sample = found.load("dog/c")
-    assert sample.masks[1].equal(torch.from_numpy(values == 3))
-    assert sample.ignore.equal(torch.from_numpy(values == 255))
-    assert found.load("cat/b").masks[0].dtype == torch.bool
 
 
 def test_boxes_and_masks_together(pets, tmp_path):
@@ -351,20 +328,21 @@ def test_coco_objects_crowds_and_boxes(pets, tmp_path):
     )
     found = folder(pets, coco=file)
     a, c, d = (found.load(id) for id in ("cat/a", "dog/c", "dog/d"))
-    expected = torch.zeros(10, 20, dtype=torch.bool)
-    expected[1:4, 2:7], expected[8:, :2] = True, True
-    assert a.masks.keys() == {0}
-    assert a.masks[0].equal(expected)
+    assert a.masks == {}  # for one of the cats has no outline, and its box is none
     assert [box(b) for b in a.boxes] == [(2, 1, 7, 4), (0, 8, 2, 10)]
     assert a.labels == (0,)
     right = torch.zeros(10, 20, dtype=torch.bool)
     right[:, 10:] = True
     assert a.ignore.equal(right)
+    assert c.masks.keys() == {1}
     assert c.masks[1].equal(right)
     assert c.labels == (1, 0)
     assert box(c.boxes[1]) == (0.5, 0.25, 2.5, 2.25)
     assert (d.masks, d.boxes, d.labels, d.ignore) == ({}, (), (1,), None)
-    assert found.notes == ("pictures that coco does not list: 2 (first: cat/b.png)",)
+    assert found.notes == (
+        "pictures that coco does not list: 2 (first: cat/b.png)",
+        "classes of a picture with an object that has a box but no outline, without a mask there: 2 (first: cat in cat/a)",
+    )
 
 
 def test_coco_finds_pictures_by_path_before_name(pets, tmp_path):

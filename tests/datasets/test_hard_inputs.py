@@ -46,7 +46,7 @@ def voc(path, *objects, size=(20, 10)):
         for name, x0, y0, x1, y1 in objects
     )
     stated = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>" if size else ""
-    path.write_text(f"<annotation>{stated}{inside}</annotation>")
+    path.write_text(f"<annotation><folder>VOC2012</folder>{stated}{inside}</annotation>")
 
 
 def coco(path, images, annotations):
@@ -285,8 +285,12 @@ def test_broken_masks(root, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (10, 20), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:150])
     found = folder(root, masks=masks)
-    assert found.notes[0].startswith("masks that cannot be read, dropped: 1 (first: picture ")
+    assert found.notes[0].startswith("masks that cannot be read, dropped: 2 (first: picture ")
     assert found.load("cat/good").masks == {}
+    assert found.load("dog/good").masks == {}
+    Image.new("1", (20, 10), 1).save(path)
+    found = folder(root, masks=masks)
+    path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(BrokenSample, match=r"masks/dog/good\.png"):
         found.load("dog/good")
 
