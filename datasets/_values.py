@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +37,13 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Values:
-    """The values that occur in one mask, by codes. counts: of pixels. numbers: nothing where only colours are known.
-    colours: None where transparent. kind: an index mask is a palette picture whose index 0 is black."""
+    """The values that occur in one mask, by codes. counts: of pixels. numbers: empty where there are only colours.
+    colours: None where transparent. kind: ``index`` where a palette's index 0 is black, and no other one that occurs."""
 
     counts: Mapping[int, int]
     numbers: Mapping[int, int]
     colours: Mapping[int, Colour | None]
-    kind: str
+    kind: Literal["grey", "index", "palette", "colour"]
 
     def described(self, code: int) -> str:
         """``38 on 1,204 pixels``; colours ``r,g,b``."""
@@ -77,21 +77,23 @@ class Table:
         return tuple(dict.fromkeys(name for name in every if name not in (BACKGROUND, VOID, OWN)))
 
     def meanings(self, values: Values) -> dict[int, str]:
-        """By numbers or by colours, whichever of them names every value: colours first where a mask has some."""
+        """By colours or by numbers, whichever names more of the values; if neither, by colours, in grey masks by numbers."""
+        colours: dict[Colour | None, str] = {BLACK: BACKGROUND, None: BACKGROUND}
+        colours |= {colour: name for colour, name in self.colours.items()}  # noqa: C416 (keys of another type)
+        numbers = {0: BACKGROUND, **self.numbers}
         tries = []
-        if self.colours:
-            colours = {BLACK: BACKGROUND, None: BACKGROUND, **self.colours}
+        if self.colours or not values.numbers:
             tries.append({code: colours.get(colour) for code, colour in values.colours.items()})
         if self.numbers and values.numbers:
-            numbers = {0: BACKGROUND, **self.numbers}
-            seen = {code: None if values.colours[code] is None else number for code, number in values.numbers.items()}
-            tries.insert(len(tries) if values.kind in ("index", "palette", "colour") else 0, _looked_up(numbers, seen))
-        for found in tries:
-            known = {code: meaning for code, meaning in found.items() if meaning is not None}
-            if len(known) == len(found):
-                return known
-        code = next((code for code, meaning in tries[-1].items() if meaning is None) if tries else iter(values.counts))
-        raise ValueError(values.described(code))
+            clear = {code for code, colour in values.colours.items() if colour is None}
+            tries.append({code: BACKGROUND if code in clear else numbers.get(n) for code, n in values.numbers.items()})
+        if values.kind == "grey":
+            tries.reverse()
+        best = min(tries, key=lambda found: list(found.values()).count(None))
+        known = {code: meaning for code, meaning in best.items() if meaning is not None}
+        if unknown := sorted(best.keys() - known.keys()):
+            raise ValueError(values.described(unknown[0]))
+        return known
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,6 @@ class Nonzero:
         """As Reading says; every value means something."""
         plain = {BLACK: BACKGROUND, None: BACKGROUND, VOC_VOID: VOID}
         return {code: plain.get(colour, OWN) for code, colour in values.colours.items()}
-
-
-def _looked_up(numbers: Mapping[int, str], seen: Mapping[int, int | None]) -> dict[int, str | None]:
-    return {code: BACKGROUND if number is None else numbers.get(number) for code, number in seen.items()}
 
 
 def _voc_colour(index: int) -> Colour:
@@ -209,8 +207,8 @@ def _palette(codes: Codes, palette: Sequence[int], transparency: object) -> Valu
     counts = _counts(codes)
     colours = {index: colour(index) for index in counts}
     blacks = [index for index, found in colours.items() if found == BLACK and index]
-    kind = "index" if tuple(palette[:3]) == BLACK and not blacks else "palette"
-    return Values(counts, {index: index for index in counts}, colours, kind)
+    indexed = tuple(palette[:3]) == BLACK and not blacks
+    return Values(counts, {index: index for index in counts}, colours, "index" if indexed else "palette")
 
 
 def _coloured(picture: Image.Image, has_alpha: bool) -> tuple[Codes, Values]:

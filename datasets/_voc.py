@@ -22,7 +22,7 @@ MEANING: Mapping[Corners, str] = {
     "voc": "coordinates begin at 1, corners are inside",
     "ilsvrc": "coordinates begin at 0, the far corner is outside",
 }
-SAY = "which nothing in them says; corners=voc or corners=ilsvrc does"
+SAY = "though no file says so (corners=voc or corners=ilsvrc does)"
 DIFFICULT = dict.fromkeys(("1", "true", "yes"), True) | dict.fromkeys(("", "0", "false", "no", "unspecified"), False)
 LARGEST = 4 * 2**20  # bytes; the largest files of VOC and ILSVRC have some 30 kB
 
@@ -36,14 +36,15 @@ class Annotation:
     objects: tuple[tuple[str, tuple[float, float, float, float], str], ...]
     origin: tuple[str, str, str]
 
-    def kinds(self) -> set[Corners]:
-        """Whose coordinates it has, by its words, and by a 0, which VOC's never are: none where nothing tells, both where they
-        contradict each other."""
+    @property
+    def called(self) -> set[Corners]:
+        """Whose it is by its words; nobody's where it does not say."""
         database, folder, name = self.origin
         voc = re.search("voc|pascal", database, re.IGNORECASE) or folder.upper().startswith("VOC")
-        words = "ilsvrc" in f"{database} {name}".lower() or re.match(r"n\d{8}(_|$)", name)
-        ilsvrc = words or any(re.fullmatch(r"n\d{8}", object_name) for object_name, _, _ in self.objects) or self.zero
-        return {kind for kind, there in (("voc", voc), ("ilsvrc", ilsvrc)) if there}
+        ilsvrc = "ilsvrc" in f"{database} {name}".lower() or re.match(r"n\d{8}(_|$)", name)
+        wordnet = any(re.fullmatch(r"n\d{8}", name) for name, _, _ in self.objects)
+        kinds: dict[Corners, bool] = {"voc": bool(voc), "ilsvrc": bool(ilsvrc or wordnet)}
+        return {kind for kind, there in kinds.items() if there}
 
     @property
     def zero(self) -> bool:
@@ -114,21 +115,25 @@ def convention(found: Mapping[str, tuple[Path, Annotation]], notes: Notes) -> Co
     Raises:
         XbenchError: some have VOC's and some ILSVRC's.
     """
-    first: dict[str, str] = {}
+    called: dict[str, str] = {}
+    zeros: list[str] = []
     for path, annotation in found.values():
-        for kind in annotation.kinds():
-            first.setdefault(kind, readable(path.name))
-    if len(first) == 2:
+        called |= {kind: readable(path.name) for kind in annotation.called if kind not in called}
+        zeros += [readable(path.name)] if annotation.zero else []
+    if "voc" in called and ("ilsvrc" in called or zeros):
+        other = called.get("ilsvrc") or zeros[0]
         raise XbenchError(
-            f"boxes: {first['voc']} calls itself PASCAL VOC's, whose coordinates begin at 1, but {first['ilsvrc']} is ILSVRC's by "
-            "its words, or by a coordinate of 0; say which they are: corners=voc or corners=ilsvrc"
+            f"boxes: {called['voc']} calls itself PASCAL VOC's, whose coordinates begin at 1, but {other} is ILSVRC's, by its "
+            "words or by a coordinate of 0; say which they are: corners=voc or corners=ilsvrc"
         )
-    for path, annotation in found.values():
-        if not first and annotation.objects:
+    if called:
+        return "voc" if "voc" in called else "ilsvrc"
+    for name in zeros:
+        notes.add(f"boxes taken for ILSVRC's ({MEANING['ilsvrc']}), since some begin at 0, {SAY}", name)
+    for path, annotation in found.values() if not zeros else ():
+        if annotation.objects:
             notes.add(f"boxes taken for PASCAL VOC's ({MEANING['voc']}), {SAY}", readable(path.name))
-        elif annotation.zero and not any(annotation.origin):
-            notes.add(f"boxes taken for ILSVRC's ({MEANING['ilsvrc']}), for some begin at 0, {SAY}", readable(path.name))
-    return "ilsvrc" if "ilsvrc" in first else "voc"
+    return "ilsvrc" if zeros else "voc"
 
 
 def boxes(tree: Tree, found: Mapping[str, tuple[Path, Annotation]], corners: Corners) -> dict[str, tuple[Box, ...]]:

@@ -75,10 +75,10 @@ def folder(
     content = Instances.parse(paths["coco"]) if coco else None
     reading = _reading(values, names)
     if not names:
-        said = {name for _, annotation in written.values() for name, *_ in annotation.objects} | set(
-            content.names if content else ()
-        )
-        tree = dataclasses.replace(tree, classes=_class_list(_said(said, reading)))
+        said = sorted({name for _, annotation in written.values() for name, *_ in annotation.objects})
+        said = [*(reading.names if isinstance(reading, _values.Table) else ()), *(content.names if content else ()), *said]
+        names = _values.VOC if devkit and set(said) <= set(_values.VOC) else tuple(dict.fromkeys(said))
+        tree = dataclasses.replace(tree, classes=_class_list(names))
 
     whose: _voc.Corners = corners or _voc.convention(written, notes)
     drawn = _voc.boxes(tree, written, whose)
@@ -89,7 +89,7 @@ def folder(
     known = {picture.id: found for picture in tree.pictures if (found := _known(picture, drawn, painted, objects))}
     files = {"boxes": {id: written[id][0] for id in known if id in drawn}}
     files["masks"] = {id: found.mask for id, found in known.items() if found.mask is not None}
-    extra = {key: paths[key] for key in ("coco", "classes") if key in paths}
+    extra = {key: path for key, path in paths.items() if key in ("coco", "classes")}
     if isinstance(reading, _values.Table) and values not in WORDS:
         extra["values"] = Path(values).expanduser()
     outlined = painted is not None or any(found.regions for found in known.values())
@@ -115,14 +115,6 @@ def _names(inside: Collection[str], file: Path | None) -> tuple[str, ...]:
     if unknown:
         raise XbenchError(f"dataset folder: the class folder {unknown[0]!r} is not in {file}; add or rename it")
     return tuple(names)
-
-
-def _said(names: Collection[str], reading: Reading | None) -> tuple[str, ...]:
-    """The classes of pictures without class folders, as their annotations name them: in VOC's order where all are VOC's."""
-    table = reading.names if isinstance(reading, _values.Table) else ()
-    if set(names) <= set(_values.VOC) and set(table) <= set(_values.VOC) and (names or table):
-        return _values.VOC
-    return (*table, *sorted(set(names) - set(table)))
 
 
 def _class_list(names: Sequence[str]) -> ClassList:

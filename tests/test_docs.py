@@ -101,8 +101,9 @@ def test_the_suite_of_the_pictures_page_runs_from_nothing(tmp_path, monkeypatch)
             head = f"<filename>{label}_{i}.png</filename><size><width>120</width><height>80</height><depth>3</depth></size>"
             xml = f"<annotation>{head}<object><name>{label}</name><bndbox>{box}</bndbox></object></annotation>"
             (tmp_path / "my" / "xml" / f"{label}_{i}.xml").write_text(xml)
-    (toml,) = blocks("pictures.md", "toml")
+    toml, photos = blocks("pictures.md", "toml")
     Path("my_suite.toml").write_text(toml)
+    Path("my_photos.toml").write_text(photos)
     mine = suite.load(Path("my_suite.toml")).model_copy(update={"batch_size": 2, "block": 2})
     assert isinstance(mine, Suite)
     done = workflow.run(mine, suite.Selection(limit=4, metrics=["pointing_game", "energy_pointing_game", "max_box_acc"]))
@@ -113,6 +114,26 @@ def test_the_suite_of_the_pictures_page_runs_from_nothing(tmp_path, monkeypatch)
     oracle = done.rows[done.rows["method"] == "oracle"]
     assert oracle[oracle["metric"].isin(["pointing_game", "energy_pointing_game"])]["value"].eq(1).all()
     assert json.loads((done.folder / "manifest.json").read_text())["complete"]
+    (tmp_path / "my" / "pictures" / "cat").rename(tmp_path / "my" / "photos")
+    flat = suite.load(Path("my_photos.toml")).model_copy(update={"batch_size": 2, "block": 2})
+    rows = workflow.run(
+        flat, suite.Selection(models=["torchvision/resnet18@mine.pt(classes=classes.txt)"], methods=["grad_cam"])
+    ).rows
+    assert set(rows["status"]) == {"ok"}
+    assert set(rows["item"]) == {"cat_0", "cat_1", "cat_2"}
+
+
+def test_the_values_of_masks_on_the_pictures_page_are_read(tmp_path):
+    (lines,) = re.findall(r"```\n(1,cat\n.*?)```", (DOCS / "pictures.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "values.txt").write_text(lines)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (4, 6)).save(tmp_path / "photos" / "a.png")
+    Image.fromarray(np.full((6, 4), 2, np.uint8)).save(tmp_path / "masks" / "a.png")
+    data = f'folder("{tmp_path}/photos", masks="{tmp_path}/masks", values="{tmp_path}/values.txt")'
+    found = registry.dataset(data)()
+    assert found.classes.names == ("cat", "dog", "person")
+    assert found.load("a").masks[1].all()
 
 
 def test_links_between_pages_lead_somewhere():
