@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from xbench import explain
+from xbench.classes import ClassList
 from xbench.errors import XbenchError
 from xbench.registry import registry
 from xbench.report import pictures
@@ -86,3 +87,17 @@ def test_what_cannot_be_explained_is_said_in_a_line(sheet, asked, message):
     with pytest.raises(XbenchError, match=message) as caught:
         sheet(**asked)
     assert "\n" not in str(caught.value)
+
+
+def test_a_picture_without_a_label_that_the_model_has_is_explained_by_its_prediction(tmp_path, monkeypatch):
+    sheets = []
+    monkeypatch.setattr(pictures, "sheet", lambda rows, path: sheets.append([row[0][0] for row in rows]))
+    tiny = registry.get("dataset", "tiny_pictures").make.__globals__["Pictures"]
+    model = registry.model("tiny_net")()
+    given = ("tiny_pictures", 3, "tiny_net", ["tiny_cam"], None, tmp_path / "out.png")
+    explain.explain_dataset(*given)
+    monkeypatch.setattr(tiny, "classes", ClassList(("ant", "yak", "elk", "dog", "cat")))
+    explain.explain_dataset(*given)
+    seen = [tiny_picture.image for tiny_picture in map(registry.dataset("tiny_pictures")().load, ("picture_1",))]
+    predicted = model.classes.names[int(model(model.inputs(seen, "crop"))[0].argmax())]
+    assert [[name.partition(",")[0] for name in names] for names in sheets] == [["ant", "bee", "cat"], ["ant", predicted, "elk"]]

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from xbench import gate, keys, manifests, runs, workflow
+from xbench import gate, keys, manifests, runner, runs, workflow
 from xbench.classes import ClassList
 from xbench.data import Sample
 from xbench.errors import XbenchError
@@ -456,6 +457,14 @@ def test_classes_that_the_model_lacks_cost_their_own_items(tiny_suite, tmp_path,
     else:
         assert rows["correct"].notna().any()
         assert set(rows["target"]) <= {1, 2, 3, 4}
+
+
+def test_a_mosaic_with_an_unknown_source_is_neither_right_nor_wrong():
+    sources = [Sample(str(label), torch.zeros(3, 32, 32, dtype=torch.uint8), (label,)) for label in (0, 1, -3)]
+    mosaic = Sample("m", torch.zeros(3, 64, 64, dtype=torch.uint8), (0, 1, -3), sources=tuple(sources))
+    assert runner._sources_correct(SimpleNamespace(sources={"0": True, "1": True}), mosaic) is None
+    known = dataclasses.replace(mosaic, sources=tuple(sources[:2]))
+    assert runner._sources_correct(SimpleNamespace(sources={"0": True, "1": False}), known) is False
 
 
 def test_pictures_without_labels_are_explained_by_their_prediction_alone(tiny_suite, tmp_path, monkeypatch):
