@@ -1,6 +1,8 @@
 """How often tables claim what is not so, and how often they find what is: simulated methods of which it is known who is better.
 
-    python benchmarks/claims.py [--times N] [--items 20,50] [--methods 2,5,13,30]
+    python benchmarks/claims.py [--times N] [--claims ranks,gate] [--kinds hits] [--items 20,50] [--methods 2,5,13,30]
+
+``python benchmarks/intervals.py`` runs it too.
 
 Error: the fraction of simulated columns with any false claim, where all methods are equal. It should be 5 % at most; from 1,000
 columns it is known to 0.7 %, that of rivals from 125 to 2 %. Power: half of the methods are better, and the fraction of the true
@@ -216,32 +218,24 @@ def across(methods: int, datasets: int, models: int, times: int) -> tuple[float,
     return float(100 * wrong[0] / times), float(100 * wrong[1] / times)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--times", type=int, default=1000, help="simulated columns per figure")
-    parser.add_argument("--items", default=",".join(map(str, ITEMS)))
-    parser.add_argument("--methods", default=",".join(map(str, METHODS)))
-    parser.add_argument("--claims", default=",".join(CLAIMS))
-    parser.add_argument("--kinds", default=",".join(KINDS))
-    options = parser.parse_args()
-    items, methods = ([int(n) for n in text.split(",")] for text in (options.items, options.methods))
-    print("across datasets, two models on each: error in % before -> now")
+def run(times: int, claims: list[str], kinds: list[str], items: list[int], methods: list[int]) -> None:
+    print("tests across datasets, two models on each: error in % before -> now")
     for m in (3, 5, 13, 30):
-        each = [(n, *across(m, n, 2, options.times)) for n in (2, 3, 5, 10)]
+        each = [(n, *across(m, n, 2, times)) for n in (2, 3, 5, 10)]
         print(f"{m:3} methods: " + ", ".join(f"{n} datasets {before:.1f} -> {now:.1f}" for n, now, before in each), flush=True)
     parts = 4
     with ProcessPoolExecutor(2) as pool:
-        for claim in options.claims.split(","):
+        for claim in claims:
             print(f"\n{claim}: error in % before -> now; power before -> now (best rival with an error of 6 % at most)")
-            print(f"{'':12}{'items':>6}" + "".join(f"{f'{m} methods':>42}" for m in methods), flush=True)
-            for kind in options.kinds.split(","):
+            print(f"{'':12}{'items':>5}" + "".join(f"{f'{m} methods':>42}" for m in methods), flush=True)
+            for kind in kinds:
                 jobs = {
-                    (n, m): [pool.submit(simulate, claim, kind, n, m, options.times // parts, part) for part in range(parts)]
+                    (n, m): [pool.submit(simulate, claim, kind, n, m, times // parts, part) for part in range(parts)]
                     for n in items
                     for m in methods
                 }
                 for n in items:
-                    print(f"{kind:12}{n:6}" + "".join(f"{cell(jobs[n, m]):>42}" for m in methods), flush=True)
+                    print(f"{kind:12}{n:5}" + "".join(f"{cell(jobs[n, m]):>42}" for m in methods), flush=True)
 
 
 def cell(jobs: list) -> str:
@@ -252,6 +246,16 @@ def cell(jobs: list) -> str:
     valid = {power[rule]: rule for rule in rules if rule != "xbench" and error[rule] <= 6}
     best = f"{max(valid):.2f} {valid[max(valid)]}" if valid else "none"
     return f"{error['before']:.1f} -> {error['xbench']:.1f}; {power['before']:.2f} -> {power['xbench']:.2f} ({best})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--times", type=int, default=1000, help="simulated columns per figure")
+    for name, default in (("claims", CLAIMS), ("kinds", KINDS), ("items", ITEMS), ("methods", METHODS)):
+        parser.add_argument(f"--{name}", default=",".join(map(str, default)), help="comma-separated")
+    options = parser.parse_args()
+    items, methods = ([int(n) for n in text.split(",")] for text in (options.items, options.methods))
+    run(options.times, options.claims.split(","), options.kinds.split(","), items, methods)
 
 
 if __name__ == "__main__":

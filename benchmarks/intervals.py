@@ -1,6 +1,8 @@
-"""How often the 95 % intervals contain the truth: simulated scores whose population mean is known.
+"""How often the 95 % intervals contain the truth: simulated scores whose population mean is known. And how often claims are wrong.
 
-    python benchmarks/intervals.py [--draws N] [--figure FILE]
+    python benchmarks/intervals.py [--draws N] [--figure FILE] [--only intervals]
+
+What is claimed of methods (ranks, marks, compare, gate) is simulated by claims.py, which runs after the intervals.
 
 Scores are bounded and skewed, as metrics are, and independent, or in clusters (2 to 5 items of one picture, whose scores correlate
 by 0.3 to 0.6). For each distribution and number of clusters 2,000 data sets are drawn, and the share of those is printed whose
@@ -20,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import claims  # beside this script
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
@@ -174,22 +177,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--draws", type=int, default=2000, help=f"data sets per figure, a multiple of {AT_ONCE}")
     parser.add_argument("--figure", type=Path, help="SVG or PNG to draw")
+    parser.add_argument("--only", choices=("intervals", "claims"), help="one of the two [both]")
     options = parser.parse_args()
+    if options.only != "claims":
+        intervals(options.draws, options.figure)
+    if options.only != "intervals":
+        print()
+        claims.run(options.draws // 2, list(claims.CLAIMS), list(claims.KINDS), list(claims.ITEMS), list(claims.METHODS))
+
+
+def intervals(draws: int, figure: Path | None) -> None:
     random = np.random.default_rng(0)
     found = {
         f"{name}, {'in clusters' if clustered else 'independent'}": np.array(
-            [coverage(random, pair, count, clustered, options.draws) for count in CLUSTERS]
+            [coverage(random, pair, count, clustered, draws) for count in CLUSTERS]
         )
         for name, pair in METHODS.items()
         for clustered in (False, True)
     }
     single, paired, percentile = ({name: shares[:, i] for name, shares in found.items()} for i in range(3))
-    print(f"per cent of 95 % intervals that contain the truth, {options.draws} data sets each; goal: 93 to 97 from 100 clusters on")
+    print(f"per cent of 95 % intervals that contain the truth, {draws} data sets each; goal: 93 to 97 from 100 clusters on")
     show("single figures", single)
     show("paired differences", paired)
     show("single figures, percentile bootstrap", percentile)
-    if options.figure:
-        plot(options.figure, single, percentile)
+    if figure:
+        plot(figure, single, percentile)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ skewness.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,13 @@ from numpy.typing import NDArray
 ALPHA = 0.05  # chance of any wrong verdict among all that are judged together
 FEWEST = 6  # clusters: where 5 agree, so do 5 by chance once in 16 times
 FLIPS = 10_000  # all 2^C of them where that is fewer
+AT_ONCE = 1000  # flips that are drawn together
 MORE_FLIPS = 50_000  # where a p-value is so close to ALPHA that other flips might decide otherwise
 CLOSE = 3  # standard errors of p
-MOST_NUMBERS = 2**22  # of one block of flipped sums
+MOST_NUMBERS = 2**16  # of one block of flipped sums, which so stays in the processor's cache
 ROUNDING = 1e-6  # leads that are this close are equal
 FLATTEST = 1e-8  # share of squares that is spread; less is rounding
+TINY = 1e-12  # y for no shortening
 
 Array = NDArray[np.float64]
 
@@ -63,57 +66,79 @@ def _adjusted(contributions: Array, side: np.ufunc) -> Array:
     if not len(some):
         return p
     values, clusters = values[:, some], np.isfinite(contributions[:, some]).sum(axis=0)
-    order = np.argsort(-side(_leads(np.ones((1, len(values))), values, clusters))[0], kind="stable")
-    values, clusters = values[:, order], clusters[order]
-    found = _stepped(values, clusters, side, FLIPS)
+    seen = side(_Differences.of(values, clusters).leads(np.ones((1, len(values)))))[0]
+    order = np.argsort(-seen, kind="stable")
+    differences, seen = _Differences.of(values[:, order], clusters[order]), seen[order]
+    found = _stepped(differences, seen, side, FLIPS)
     error = np.sqrt(ALPHA * (1 - ALPHA) / FLIPS)
     if 2 ** len(values) > FLIPS and (np.abs(found - ALPHA) < CLOSE * error).any():
-        found = _stepped(values, clusters, side, MORE_FLIPS)
+        found = _stepped(differences, seen, side, MORE_FLIPS)
     p[some[order]] = found
     return p
 
 
-def _stepped(values: Array, clusters: NDArray[np.intp], side: np.ufunc, count: int) -> Array:
-    """p-values of differences in the order of their leads, the clearest first."""
-    seen = side(_leads(np.ones((1, len(values))), values, clusters))[0]
+def _stepped(differences: _Differences, seen: Array, side: np.ufunc, count: int) -> Array:
+    """p-values of differences in the order of their leads, the clearest first. seen: these leads ``[K]``."""
     reached, flips = np.zeros(len(seen)), 0
-    for signs in _signs(len(values), count, max(values.shape)):
-        leads = side(_leads(signs, values, clusters))
+    least = seen - ROUNDING * np.abs(seen)
+    for signs in _signs(len(differences.values), count, len(seen)):
+        leads = side(differences.leads(signs))
         clearest = np.maximum.accumulate(leads[:, ::-1], axis=1)[:, ::-1]
-        reached += (clearest >= seen - ROUNDING * np.abs(seen)).sum(axis=0)
+        reached += (clearest >= least).sum(axis=0)
         flips += len(signs)
     return np.maximum.accumulate(reached / flips)
 
 
-def _leads(signs: Array, values: Array, clusters: NDArray[np.intp]) -> Array:
-    """``[F, K]``: t of each difference under each row of signs ``[F, C]``, shortened where it points against the skewness.
+@dataclass(frozen=True, eq=False)
+class _Differences:
+    """K differences, and what of them no flip changes. values, cubes: ``[C, K]`` over the number of clusters; the others ``[K]``.
 
-    With g the skewness over the root of C and y = -2/3 g t, Hall's cubic shortens t by the factor 1 - y / 2 while y is small. But
-    it is flat near y = 2, where all evidence would count the same; log(1 + y) / y begins alike, and t times it keeps rising. A
-    difference that is 0 or of one size everywhere, as that of hits, has no skewness if its mean is 0, and is left alone.
+    squares: the mean square. freedom: the root of the number of clusters less 1. against: what turns t times the third moment over
+    the cubed spread into y; see ``leads``.
     """
-    total = (values**2).sum(axis=0)
-    squares = total / clusters
-    skewed = np.abs((values**4).sum(axis=0) * (values != 0).sum(axis=0) - total**2) > ROUNDING * total**2
-    mean = signs @ (values / clusters)
-    spread = squares - mean**2
-    np.maximum(spread, FLATTEST * squares, out=spread)
-    root = np.sqrt(spread)
-    t = mean / root * np.sqrt(np.maximum(clusters - 1, 1))
-    if not skewed.any():
+
+    values: Array
+    cubes: Array
+    squares: Array
+    freedom: Array
+    against: Array
+
+    @classmethod
+    def of(cls, values: Array, clusters: NDArray[np.intp]) -> _Differences:
+        total = (values**2).sum(axis=0)
+        skewed = np.abs((values**4).sum(axis=0) * (values != 0).sum(axis=0) - total**2) > ROUNDING * total**2
+        against = np.where(skewed, -2 / 3 / np.sqrt(clusters), 0)
+        return cls(values / clusters, values**3 / clusters, total / clusters, np.sqrt(np.maximum(clusters - 1, 1)), against)
+
+    def leads(self, signs: Array) -> Array:
+        """``[F, K]``: t of each difference under each row of signs ``[F, C]``, shortened where it points against the skewness.
+
+        With g the skewness over the root of C and y = -2/3 g t, Hall's cubic shortens t by the factor 1 - y / 2 while y is small.
+        But it is flat near y = 2, where all evidence would count the same; log(1 + y) / y begins alike, and t times it keeps
+        rising. A difference that is 0 or of one size everywhere, as that of hits, has no skewness if its mean is 0, and is left
+        alone.
+        """
+        mean = signs @ self.values
+        spread = self.squares - mean**2
+        np.maximum(spread, FLATTEST * self.squares, out=spread)
+        root = np.sqrt(spread)
+        t = mean * self.freedom
+        t /= root
+        if self.against.any():
+            y = signs @ self.cubes
+            y -= mean * (3 * self.squares - 2 * mean**2)
+            y *= t * self.against
+            y /= spread * root
+            np.maximum(y, TINY, out=y)
+            t *= np.log1p(y) / y
         return t
-    third = signs @ (values**3 / clusters)
-    third -= mean * (3 * squares - 2 * mean**2)
-    y = t * third
-    y /= spread * root * np.where(skewed, -1.5 * np.sqrt(clusters), -np.inf)
-    shortened = y > 0
-    y = y[shortened]
-    t[shortened] *= np.log1p(y) / y
-    return t
 
 
 def _signs(clusters: int, count: int, width: int) -> Iterator[Array]:
-    """Rows of 1 and -1 ``[f, C]``, some at a time: all 2^C where these are fewer than count, else the seen one and random ones."""
+    """Rows of 1 and -1 ``[f, C]``, some at a time: all 2^C where these are fewer than count, else the seen one and random ones.
+
+    They depend on the number of clusters alone.
+    """
     most = max(1, MOST_NUMBERS // width)
     if clusters < 63 and 2**clusters <= count:
         for start in range(0, 2**clusters, most):
@@ -121,8 +146,8 @@ def _signs(clusters: int, count: int, width: int) -> Iterator[Array]:
             yield np.where(rows[:, None] >> np.arange(clusters) & 1, -1.0, 1.0)
         return
     random = np.random.Generator(np.random.PCG64(clusters))
-    for start in range(0, count, most):
-        drawn = np.where(random.integers(0, 2, (min(most, count - start), clusters), dtype=np.int8), -1.0, 1.0)
-        if start == 0:
-            drawn[0] = 1.0  # what was seen is one of them
-        yield drawn
+    for drawn in range(0, count, AT_ONCE):
+        flipped = random.integers(0, 2, (min(AT_ONCE, count - drawn), clusters), dtype=np.int8)
+        flipped[0] *= drawn > 0  # what was seen is one of them
+        for start in range(0, len(flipped), most):
+            yield np.where(flipped[start : start + most], -1.0, 1.0)
