@@ -71,6 +71,7 @@ reference: setup ## Finish the run of the suite quick and submit it as results/q
 	$(BIN)/xbench submit results/runs/quick --name reference --by "the xbench project" --out build/reference
 	rm -rf results/quick
 	mv build/reference results/quick
+	$(BIN)/python tools/readme.py
 
 validation: setup ## Put all metrics to the test anew; the table is committed beside the results
 	$(BIN)/xbench validate-metrics --workers 2 --out results/runs/validate \
