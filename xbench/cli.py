@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +26,8 @@ app = typer.Typer(
     help="How good are this model's explanations, and did they just get worse?",
 )
 _WrongOption: type[Exception] = typer.BadParameter.__mro__[2]  # click's base of such errors, which typer does not export
+INTERRUPTED, PIPE = 130, 141  # exit codes, as shells say of programs that were interrupted, and whose reader went away
+MESSAGE = 300  # letters of an unexpected error that a line shows
 KINDS = ("methods", "metrics", "datasets", "models", "suites", "recipes", "published")
 
 Plugins = Annotated[list[str], typer.Option("--plugin", help="A plug-in file or module to load first; may be repeated.")]
@@ -209,7 +213,7 @@ def train(
             )
     except KeyboardInterrupt as error:
         print("\nxbench: interrupted; go on after the last whole epoch with --resume", file=sys.stderr)
-        raise typer.Exit(130) from error
+        raise typer.Exit(INTERRUPTED) from error
     if done is None:  # a further process of a training on several devices
         return
     print(done.card.sentence())
@@ -608,20 +612,50 @@ def _write(path: Path, text: str) -> None:
 
 
 def cli() -> None:
-    """The console script: errors are one line and exit code 2; a traceback only with --debug."""
-    arguments = [a for a in sys.argv[1:] if a != "--debug"] or ["--help"]  # --debug is allowed anywhere
+    """The console script. An error is one line and exit code 2, a traceback only with --debug: exit code 1 means "got worse"."""
+    code = _safely(sys.argv[1:])
     try:
-        sys.exit(app(arguments, prog_name="xbench", standalone_mode=False))
-    except XbenchError as error:
-        if "--debug" in sys.argv:
-            raise
-        print(f"xbench: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
+        sys.stdout.flush()
+    except OSError as error:
+        code = _said(error, debug=False)
+    if code == PIPE:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
+    sys.exit(code)
+
+
+def _safely(arguments: list[str]) -> int:
+    """Run a command and say in one line what went wrong. -> the exit code."""
+    try:
+        # Not by calling the app: that makes 1 of a closed pipe, and says nothing of an interruption.
+        with typer.main.get_command(app).make_context("xbench", [a for a in arguments if a != "--debug"] or ["--help"]) as context:
+            context.command.invoke(context)
+    except typer.Exit as done:
+        return done.exit_code
+    except BaseException as error:  # a plug-in may want to exit, too
+        return _said(error, debug="--debug" in arguments)  # which is allowed anywhere
+    return 0
+
+
+def _said(error: BaseException, *, debug: bool) -> int:
+    """Say in one line what went wrong. -> the exit code."""
+    if isinstance(error, BrokenPipeError):  # whoever read has enough
+        return PIPE
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
         print("\nxbench: interrupted; start the same command again to continue", file=sys.stderr)
-        sys.exit(130)
-    except _WrongOption as error:
+        return INTERRUPTED
+    text = " ".join(str(error).split())
+    if isinstance(error, XbenchError):
+        message = text
+    elif isinstance(error, _WrongOption):
         command = getattr(getattr(error, "ctx", None), "command_path", "xbench")
-        message = getattr(error, "format_message", error.__str__)().rstrip(".")
-        print(f"xbench: {message}; see {command} --help", file=sys.stderr)
-        sys.exit(2)
+        message = f"{getattr(error, 'format_message', error.__str__)().rstrip('.')}; see {command} --help"
+    elif isinstance(error, MemoryError):
+        message = "out of memory; take fewer pictures a pass with --batch-size, or fewer --workers"
+    elif isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        message = f"unexpected error: {type(error).__name__}{text and ': '}{text[:MESSAGE]}; --debug shows where it happened"
+    print(f"xbench: {message}", file=sys.stderr)
+    return 2

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from xbench import keys
+from xbench.errors import XbenchError
 from xbench.plugins import Bound
 from xbench.suite import Plan, PlannedTrack
 
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
     Block = tuple[Scene, PlannedTrack, tuple[Item, ...]]
 
+# What every manifest describes by name, and what it must say of each.
+DESCRIBED: dict[str, tuple[str, ...]] = {
+    "columns": ("dataset", "metric", "direction", "chance", "protocol"),
+    "methods": ("control",),
+    "models": (),
+    "datasets": (),
+}
 GONE = [-1, 0, ""]  # the stamp of a file that is never as it was
 
 
@@ -139,6 +147,17 @@ def _stamp(path: Path) -> list[Any]:
         return [status.st_size, status.st_mtime_ns, keys.file_digest(path)]
     except OSError:  # a picture that is gone, which its rows say: whoever runs again plans anew
         return GONE
+
+
+def check(manifest: Mapping[str, Any], folder: Path) -> None:
+    """Raises XbenchError where a manifest lacks what every reader needs."""
+    lacking = [name for name in DESCRIBED if not isinstance(manifest.get(name), dict)]
+    lacking += [name for name in ("suite",) if name not in manifest]
+    if not lacking:
+        for name, needed in DESCRIBED.items():
+            lacking += [f"{name}: {key}: {k}" for key, its in manifest[name].items() for k in needed if k not in its]
+    if lacking:
+        raise XbenchError(f"{folder}/manifest.json is damaged (it lacks {lacking[0]}); delete it and run again")
 
 
 def changed_input(manifest: Mapping[str, Any]) -> str:

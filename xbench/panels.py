@@ -141,6 +141,9 @@ def _panel(model: str, rows: pd.DataFrame, places: NDArray[np.intp], column: Col
     where[at] = places
     status = np.zeros(shape, np.int8)
     status[at] = rows["status"].map({name: code for code, name in enumerate(STATUSES)}).to_numpy(np.int8)
+    if not reductions.is_vector(column.reduce):  # whatever a row says of itself
+        lying = (status[at] == STATUSES.index("ok")) & ~np.isfinite(rows["value"].to_numpy(np.float64))
+        status[of_method[lying], of_item[lying]] = STATUSES.index("nan")
     first = np.zeros(len(items), np.intp)
     first[of_item[::-1]] = np.arange(len(rows))[::-1]
     known = status == STATUSES.index("ok")

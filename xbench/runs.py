@@ -43,7 +43,7 @@ def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Rows and manifest of a run directory, complete or not.
 
     Raises:
-        XbenchError: it is not one.
+        XbenchError: it is not one, or it is damaged.
     """
     store = Store(folder)
     manifest = store.manifest()
@@ -51,6 +51,7 @@ def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise XbenchError(
             f"{folder} is not a run directory (it has no manifest.json); make one with: xbench run quick --out {folder}"
         )
+    manifests.check(manifest, folder)
     return store.rows(), manifest
 
 

@@ -148,9 +148,12 @@ class Store:
         if not path.is_file():
             return {}
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise XbenchError(f"{path} is damaged ({error}); delete it and run again") from error
+        if not isinstance(found, dict):
+            raise XbenchError(f"{path} is damaged (it is no object of JSON); delete it and run again")
+        return found
 
     def rows(self, current: Iterable[str] = ()) -> pd.DataFrame:
         """All rows that are not superseded, in canonical order: by IDENTITY. current: as in ``compact``."""
@@ -267,10 +270,14 @@ def _write_table(table: pa.Table, path: Path) -> None:
 
 
 def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    remedy = "delete it and run again to compute its rows anew"
     try:
-        return pq.read_table(path, columns=columns, read_dictionary=REPEATED, pre_buffer=False)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise XbenchError(f"{path} is damaged ({error}); delete it and run again to compute its rows anew") from error
+        table = pq.read_table(path, columns=columns, read_dictionary=REPEATED, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise XbenchError(f"{path} is damaged ({error}); {remedy}") from error
+    if lacking := [name for name in columns or SCHEMA.names if name not in table.column_names]:
+        raise XbenchError(f"{path} is damaged (it lacks the column {lacking[0]} of docs/rows.md); {remedy}")
+    return table
 
 
 def write(path: Path, save: Callable[[Path], object]) -> None:

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
+import pydantic
 import pytest
+
+from xbench import cli
+from xbench.errors import XbenchError
 
 SUITE = """
 name = "mine"
@@ -193,6 +198,87 @@ def test_show_list_and_doctor(here, tiny_plugin):
 def test_debug_shows_the_traceback(here):
     done = xbench("run", "absent.toml", "--debug", cwd=here)
     assert "Traceback" in done.stderr
+    assert done.returncode == 2  # 1 is the gate's alone
+    module = subprocess.run(
+        [sys.executable, "-m", "xbench", "gate", "a", "b"], capture_output=True, text=True, cwd=here, check=False
+    )
+    assert (module.returncode, module.stderr.count("\n")) == (2, 1)
+
+
+class Wrong(pydantic.BaseModel):
+    number: int
+
+
+def _validate() -> None:
+    Wrong.model_validate({"number": "none"})
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("fails", "code", "message"),
+    [
+        (lambda: {}["columns"], 2, "unexpected error: KeyError: 'columns'; --debug shows where it happened"),
+        (lambda: _raise(AssertionError()), 2, "unexpected error: AssertionError; --debug"),
+        (lambda: _raise(RuntimeError("two\nlines")), 2, "unexpected error: RuntimeError: two lines; --debug"),
+        (_validate, 2, "unexpected error: ValidationError: 1 validation error"),
+        (lambda: _raise(SystemExit(1)), 2, "unexpected error: SystemExit: 1"),
+        (lambda: _raise(XbenchError("two\nlines")), 2, "two lines"),
+        (lambda: _raise(MemoryError()), 2, "out of memory"),
+        (lambda: _raise(PermissionError(13, "Permission denied", "run/rows.parquet")), 2, "run/rows.parquet: Permission denied"),
+        (lambda: _raise(OSError(28, "No space left on device")), 2, "No space left on device"),
+        (lambda: _raise(KeyboardInterrupt()), 130, "interrupted; start the same command again"),
+        (lambda: _raise(BrokenPipeError(32, "Broken pipe")), 141, ""),
+    ],
+)
+def test_whatever_happens_is_one_line_and_never_exit_code_1(fails, code, message, monkeypatch, capsys):
+    """Of the gate 1 means that explanations got worse, and nothing else may say so."""
+    monkeypatch.setattr("xbench.runs.read", lambda *_: fails())
+    assert cli._safely(["gate", "baseline", "run"]) == code
+    printed = capsys.readouterr().err.strip()
+    assert printed.count("\n") == 0
+    assert message in printed
+    if code == 2:
+        assert cli._safely(["--debug", "gate", "baseline", "run"]) == 2
+        assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_regression(here):
+    command = f"{sys.executable} -c 'from xbench.cli import cli; cli()' list methods"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"], capture_output=True, text=True, cwd=here, check=False
+    )
+    assert (done.returncode, done.stderr) == (141, "")
+    full = subprocess.run(["bash", "-c", f"{command} > /dev/full"], capture_output=True, text=True, cwd=here, check=False)
+    assert (full.returncode, full.stderr) == (2, "xbench: No space left on device\n")
+
+
+def test_damaged_runs_are_one_line(here, tiny_plugin):
+    xbench("run", "mine.toml", "--plugin", tiny_plugin, "--out", "run", cwd=here)
+    whole = json.loads((here / "run/manifest.json").read_text())
+    table = pq.read_table(here / "run/rows.parquet")
+    key = next(iter(whole["columns"]))
+    bare = {k: v for k, v in whole["columns"][key].items() if k != "direction"}
+    for manifest, rows, message in [
+        (whole | {"columns": None}, table, "manifest.json is damaged (it lacks columns)"),
+        ({k: v for k, v in whole.items() if k != "methods"}, table, "manifest.json is damaged (it lacks methods)"),
+        (whole | {"columns": {key: bare}}, table, f"manifest.json is damaged (it lacks columns: {key}: direction)"),
+        ([1, 2], table, "manifest.json is damaged (it is no object of JSON)"),
+        (whole, table.drop_columns("status"), "rows.parquet is damaged (it lacks the column status of docs/rows.md)"),
+        (whole, None, "rows.parquet is damaged"),
+    ]:
+        (here / "bad").mkdir(exist_ok=True)
+        (here / "bad/manifest.json").write_text(json.dumps(manifest))
+        (here / "bad/rows.parquet").write_text("no Parquet")
+        if rows is not None:
+            pq.write_table(rows, here / "bad/rows.parquet")
+        for sides in (("run", "bad"), ("bad", "run")):
+            done = xbench("gate", *sides, cwd=here)
+            assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+            assert message in done.stderr
+            assert "unexpected" not in done.stderr
 
 
 def test_shards_merge_on_the_command_line(here, tiny_plugin):

@@ -43,7 +43,18 @@ def run(scores, model="net", items=200, protocol="p", **changes):
         for _, metric in scores
     }
     methods = {method: {"control": method == "random"} for method, _ in scores}
-    return pd.DataFrame(found), {"columns": columns, "methods": methods, "complete": True}
+    manifest = {"columns": columns, "methods": methods, "models": {model: {}}, "complete": True, "seed": 0}
+    return pd.DataFrame(found), manifest
+
+
+def without(old, share, status="not_applicable", method="lrp"):
+    """The run of the same scores, of which a method has none on a share of the items; status "missing": not even a row."""
+    rows, manifest = run(old)
+    gone = (rows["method"] == method) & (rows["item"] < f"i{round(200 * share):04}")
+    if status == "missing":
+        return rows[~gone].reset_index(drop=True), manifest
+    lost = {"status": status, "value": np.nan, "reason": "no layer" if status == "not_applicable" else None}
+    return rows.assign(**{name: rows[name].mask(gone, value) for name, value in lost.items()}), manifest
 
 
 @pytest.fixture
@@ -159,10 +170,11 @@ def test_what_the_baseline_has_no_value_of_is_not_judged(old):
     bare = rows.assign(status=rows["status"].replace("nan", "not_applicable")), manifest
     report = judge(bare, bare)
     assert (report.verdict, len(report.judgements)) == ("pass", 3)
-    assert report.notes == ["1 figures have no value in the baseline, and are not judged"]
-    report = judge(run(old), bare)
-    (lost,) = report.by("cannot judge")
-    assert "no item has a value in both runs; in the baseline 200 have one" in lost.sentence()
+    assert report.notes == ["1 figures have no value in either run, and are not judged"]
+    for sides, what in (((run(old), bare), "in the baseline count no more"), ((bare, run(old)), "now have none in the baseline")):
+        report = judge(*sides)
+        (lost,) = report.by("cannot judge")
+        assert f"no item has a value in both runs; 200 of 200 items with a value {what} (not applicable on 200)" in lost.sentence()
 
 
 def test_nan_never_passes(old):
@@ -178,14 +190,108 @@ def test_pairs_need_the_same_class(old):
     moved = rows.assign(target=rows["target"].where(rows["item"] != "i0003", 9))
     report = judge(run(old), (moved, manifest))
     assert {(j.change.n, j.pair.moved) for j in report.judgements} == {(199, 1)}
-    assert report.notes == ["d: 1 items explain another class now, and count nowhere"]
+    assert report.verdict == "pass"
+    assert report.notes[0].startswith(
+        "d, net: 1 of 200 items with a value in the baseline count no more (another class explained on 1)"
+    )
 
 
-def test_items_of_one_run_only_are_counted(old):
-    report = judge(run(old), run(old, items=190))
-    assert {(j.change.n, j.pair.unpaired) for j in report.judgements} == {(190, 10)}
-    assert verdicts.to_lines(report)[-1] == "d: 10 items are in one run only, and count nowhere"
-    assert "- d: 10 items are in one run only" in verdicts.to_markdown(report)
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 1])
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        ("not_applicable", "not applicable: no layer"),
+        ("unreadable", "picture cannot be read"),
+        ("missing", "no row"),
+        ("nan", "NaN"),
+    ],
+)
+def test_values_that_disappear_are_no_pass(old, share, status, why):
+    """On either side: a baseline from which values were taken guards as little as a run that lost them."""
+    new, count = without(old, share, status), round(200 * share)
+    for sides, what in (((run(old), new), "in the baseline count no more"), ((new, run(old)), "now have none in the baseline")):
+        report = judge(*sides)
+        lines = "\n".join(verdicts.to_lines(report))
+        passes = share == 0.01 and not (status == "nan" and sides[1] is new)  # NaN is never let pass
+        assert report.exit_code == (0 if passes else 2), lines
+        if status == "missing" and share == 1:
+            assert f"lrp, deletion on d, net: the {'new' if sides[1] is new else 'old'} run lacks this method" in lines
+        else:
+            assert f"{count} of 200 items with a value {what} ({why} on {count})" in lines
+        assert ("make it the baseline" in lines) is not (share == 0.01)
+
+
+def test_the_share_that_may_be_lost_is_stated(old):
+    new = without(old, 0.1)
+    assert judge(run(old), new, margins=Margins(lost=0.1)).verdict == "pass"
+    report = judge(run(old), new, margins=Margins(lost=0.09))
+    assert all("a pass allows lost = 0.09" in j.sentence() for j in report.by("cannot judge"))
+    assert len(report.by("cannot judge")) == 2
+    worse = new[0].assign(value=new[0]["value"].where(new[0]["method"] != "lrp", -5.0)), new[1]
+    assert judge(run(old), worse).exit_code == 1  # what is left got worse, and that is certain
+
+
+def test_a_network_trained_anew_may_predict_other_classes(old):
+    rows, manifest = run(old)
+    anew = manifest | {"models": {"net": {"digest": "b"}}}
+    for share, passes in ((0.3, True), (0.41, False)):
+        moved = rows.assign(target=rows["target"].where(rows["item"] >= f"i{round(200 * share):04}", 9))
+        report = judge((rows, manifest), (moved, anew))
+        assert report.exit_code == (0 if passes else 2)
+        assert f"another class explained on {round(200 * share)}" in "\n".join(verdicts.to_lines(report))
+        assert judge((rows, manifest), (moved, anew), margins=Margins(moved=0.5)).verdict == "pass"
+        assert judge((rows, manifest), (moved, manifest)).exit_code == 2  # the same network has no reason to
+
+
+def test_a_baseline_with_less_in_it_is_no_pass(old):
+    rows, manifest = run(old)
+    said = {name: about for name, about in manifest["methods"].items() if name != "lrp"}
+    less = rows[rows["method"] != "lrp"].reset_index(drop=True)
+    for baseline, line in [
+        ((less, manifest | {"methods": said}), "lrp, deletion on d, net: the old run lacks this method"),
+        ((less, manifest), "lrp: the baseline lists it and has no rows of it"),
+        (
+            (rows[rows["metric"] != "deletion"].reset_index(drop=True), manifest),
+            "deletion on d, net: the old run lacks this column",
+        ),
+        ((rows, manifest | {"columns": {"deletionp": manifest["columns"]["deletionp"]}}), "the old run lacks this column"),
+        ((rows[:0], manifest), "net: the old run lacks this model"),
+        ((rows, manifest | {"complete": False}), "the baseline is incomplete"),
+        ((rows, manifest | {"seed": 1}), "the run has seed 0, the baseline 1"),
+    ]:
+        report = judge(baseline, run(old))
+        assert report.exit_code == 2
+        assert any(problem.endswith(line) or line in problem for problem in report.problems), report.problems
+
+
+def test_a_method_that_one_run_calls_a_control_is_no_pass(old):
+    rows, manifest = run(old)
+    hidden = rows, manifest | {"methods": manifest["methods"] | {"lrp": {"control": True}}}
+    for sides, was, now in (((hidden, run(old)), "control", "method"), ((run(old), hidden), "method", "control")):
+        report = judge(*sides)
+        assert report.exit_code == 2
+        assert f"lrp, deletion on d, net: it was a {was} in the old run, and is a {now} in the new one" in report.problems
+    assert judge(hidden, hidden).verdict == "pass"
+
+
+def test_vectors_may_be_lost_too(old):
+    """Where a run has no vector at all, nobody knows how long one is."""
+    rows, manifest = run(old)
+    columns = {key: about | {"reduce": "best"} for key, about in manifest["columns"].items()}
+    rows = rows.assign(vector=[np.array([v, v / 2]) for v in rows["value"]], value=np.nan)
+    full = rows, manifest | {"columns": columns}
+    assert judge(full, full).verdict == "pass"
+    none = rows.assign(status="unreadable", vector=None), full[1]
+    assert {judge(full, none).exit_code, judge(none, full).exit_code} == {2}
+    longer = rows.assign(vector=[np.zeros(3)] * len(rows)), full[1]
+    assert "its vectors had 2 numbers, and have 3 now" in judge(full, longer).problems[0]
+
+
+def test_a_row_that_says_ok_without_a_value_has_none(old):
+    rows, manifest = run(old)
+    lying = rows.assign(value=rows["value"].mask((rows["method"] == "lrp") & (rows["item"] < "i0020"))), manifest
+    assert judge(run(old), lying).exit_code == 2
+    assert judge(lying, run(old)).exit_code == 2
 
 
 def test_a_baseline_of_no_common_items_cannot_be_judged(old):

@@ -21,7 +21,11 @@ metrics = ["tiny_mass"]
 """
 
 METHOD = '''
-from xbench import method
+from xbench import NotApplicable, method
+
+
+def gone():
+    raise NotApplicable("its layer is gone")
 
 
 @method("own_cam", needs={{"feature_maps", "gradients"}})
@@ -85,6 +89,31 @@ def test_the_gate_follows_the_code_at_hand(here, tiny_plugin):
     other = run(here, *gate)
     assert other.returncode == 2
     assert "tiny_net: the protocol differs: it was 'target label" in other.stdout
+
+
+def test_a_method_that_gives_fewer_maps_is_no_pass(here, tiny_plugin):
+    for left, lost in (("item.id != 'picture_3'", 4), ("item.id > 'picture_3'", 28), ("False", 60)):
+        write(here, f"cam if all({left} for item in batch.items) else gone()")
+        run(here, "run", "mine.toml", *plugins(tiny_plugin), "--out", "run")
+        judged = run(here, "gate", "baseline", "run")
+        assert judged.returncode == 2, judged.stdout
+        said = f"{lost} of 60 items with a value in the baseline count no more (not applicable: its layer is gone on {lost})"
+        assert said in judged.stdout
+    (here / "gate.toml").write_text("lost = 0.1\n")
+    write(here, "cam if all(item.id != 'picture_3' for item in batch.items) else gone()")
+    run(here, "run", "mine.toml", *plugins(tiny_plugin), "--out", "run")
+    judged = run(here, "gate", "baseline", "run")
+    assert judged.returncode == 0, judged.stdout
+    assert "4 of 60 items" in judged.stdout  # let go of, but not in silence
+
+
+def test_a_run_of_another_seed_is_not_judged(here, tiny_plugin):
+    run(here, "run", "mine.toml", *plugins(tiny_plugin), "--out", "run", "--seed", "1")
+    judged = run(here, "gate", "baseline", "run")
+    assert (judged.returncode, judged.stdout.splitlines()[1]) == (
+        2,
+        "cannot judge: the run has seed 1, the baseline 0; run it with --seed 0",
+    )
 
 
 def test_margins_are_read_from_the_folder_or_the_option(here, tiny_plugin):

@@ -27,7 +27,8 @@ def to_markdown(report: Report, most: int = 20) -> str:
         out.append("|---|---|---:|---:|---:|---:|---:|---|")
     for j in shown:
         change = f"{j.change.mean:+.3f} [{j.change.low:+.3f}, {j.change.high:+.3f}]"
-        verdict = j.verdict if j.needed is None else f"{j.verdict}: about {j.needed} items would settle it"
+        why = j.too_few.replace("|", "\\|") if j.needed is None else f"about {j.needed} items would settle it"
+        verdict = f"{j.verdict}: {why}" if why and j.verdict == "cannot judge" else j.verdict
         what = f"`{j.pair.method}` | {j.pair.column.label}<br>{j.pair.column.dataset}"
         out.append(f"| {what} | {j.before.mean:.3f} | {j.now.mean:.3f} | {change} | {j.margin:.3f} | {j.change.n} | {verdict} |")
     if len(report.judgements) > most:
