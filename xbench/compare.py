@@ -169,7 +169,8 @@ def of_runs(new: Run, old: Run, titles: Names = ("the new run", "the old run")) 
     found = pairing.pair(old, new)
     names = "new", "old"
     titles = f"new ({titles[0]})", f"old ({titles[1]})"
-    return _report(names, titles, (new, old), [_of_pair(pair) for pair in found.pairs], found.unmatched)
+    notes = [*pairing.settings(old, new), *found.unmatched]
+    return _report(names, titles, (new, old), [_of_pair(pair) for pair in found.pairs], notes)
 
 
 def _from_reference(rows: pd.DataFrame, names: Names) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from xbench import groups
+from xbench import groups, manifests
 from xbench.errors import XbenchError, did_you_mean
 from xbench.store import concat
 
@@ -32,6 +32,20 @@ class Filter:
 def id_of(spec: str) -> str:
     """``insertion`` of ``insertion(steps=exact(10))``."""
     return spec.partition("(")[0].strip()
+
+
+def fitting(
+    reference: pd.DataFrame, about: Mapping[str, Any], manifest: Mapping[str, Any], models: Iterable[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """(the reference's rows that make a table with a run's: of its seed and its models' weights; a note on those left out).
+
+    about, manifest: the reference's manifest, and the run's.
+    """
+    reasons = {model: manifests.unlike(about, manifest, [model]) for model in set(models) & set(reference["model"])}
+    apart = {model: why for model, why in sorted(reasons.items()) if why}
+    return reference[~reference["model"].isin(list(apart))], [
+        f"{model}: the reference has {why}; its rows are left out" for model, why in apart.items()
+    ]
 
 
 def beside(rows: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:

@@ -164,10 +164,12 @@ def build(
     """
     described: dict[str, Mapping[str, Any]] = dict(manifest["methods"])
     origins = _origins(manifest, "run")
+    left_out: list[str] = []
     if reference is None:
         rows = rows.assign(source="run").reset_index(drop=True)
     else:
-        rows = filters.beside(rows, reference[0])
+        fitting, left_out = filters.fitting(*reference, manifest, rows["model"].unique())
+        rows = filters.beside(rows, fitting)
         described = {**reference[1]["methods"], **described}
         origins += _origins(reference[1], "reference") if (rows["source"] == "reference").any() else []
     present = set(rows["protocol_key"].unique())
@@ -182,6 +184,7 @@ def build(
     tables = [_table(model, some, rows, described, models.get(model, {}).get("classes")) for model, some in found.items()]
     title = manifest.get("title") or manifest.get("suite", "")
     notes = _notes(manifest, {about["dataset"] for about in columns.values()}) + superseded + _unreadable(rows)
+    notes += left_out
     return Leaderboard(title, tables, origins, agreement.across(tables), notes)
 
 

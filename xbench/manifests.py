@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +158,18 @@ def check(manifest: Mapping[str, Any], folder: Path) -> None:
             lacking += [f"{name}: {key}: {k}" for key, its in manifest[name].items() for k in needed if k not in its]
     if lacking:
         raise XbenchError(f"{folder}/manifest.json is damaged (it lacks {lacking[0]}); delete it and run again")
+
+
+def unlike(one: Mapping[str, Any], other: Mapping[str, Any], models: Iterable[str]) -> str:
+    """Why rows of two manifests' runs make no table together: other seeds, or other weights of a model; empty where they do."""
+    seeds = [{origin.get("seed") for origin in m.get("origins", [m])} for m in (one, other)]
+    if not seeds[0] & seeds[1]:
+        return f"seed {' and '.join(map(str, seeds[0]))}, not {' and '.join(map(str, seeds[1]))}"
+    for model in sorted(models):
+        digests = [m.get("models", {}).get(model, {}).get("digest") for m in (one, other)]
+        if all(digests) and digests[0] != digests[1]:
+            return f"other weights of {model}"
+    return ""
 
 
 def changed_input(manifest: Mapping[str, Any]) -> str:

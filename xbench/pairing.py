@@ -89,6 +89,16 @@ def pair(old: Run, new: Run) -> Pairing:
     return Pairing(pairs, unmatched + _new_only(olds, list(by_key.values()), partners, new))
 
 
+def settings(old: Run, new: Run) -> list[str]:
+    """A line for each setting in which two runs differ although they pair: what it changes is no change of a method."""
+    found = []
+    for name, what in (("seed", "whatever is drawn at random differs too"), ("device", "values differ by rounding too")):
+        was, now = old[1].get(name), new[1].get(name)
+        if was != now and was is not None and now is not None:
+            found.append(f"the old run has {name} {was}, the new one {now}: {what}")
+    return found
+
+
 def _new_only(olds: list[Panel], left: list[Panel], partners: Mapping[str, str], new: Run) -> list[str]:
     """A line for each column that only the new run has; where just the protocol differs, the old run's line says so."""
     known = {(partners.get(p.model), p.column.dataset, p.column.metric) for p in olds}

@@ -13,16 +13,18 @@ import pandas as pd
 
 from xbench import filters, manifests
 from xbench.errors import XbenchError
-from xbench.store import Store, canonical, concat, write
+from xbench.store import IDENTITY, Store, canonical, concat, write
 
+Run = tuple[pd.DataFrame, dict[str, Any]]  # rows and manifest
+SAME_VALUE = 1e-5  # how far values computed alike may differ between machines
 ORIGIN = ("suite", "suite_version", "xbench", "seed", "dtype", "batch_size")  # what a leaderboard says of a run
 
 
 def reference(*suites: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
     """Rows and manifest of the committed results of one or more suites; None where there are none."""
     folders = [Path(str(resources.files("xbench.results"))) / name for name in suites]
-    found = [read(folder) for folder in folders if folder.is_dir() and Store(folder).manifest()]
-    return (found[0] if len(found) == 1 else join(found)) if found else None
+    kept = [folder for folder in folders if folder.is_dir() and Store(folder).manifest()]
+    return read_all(kept) if kept else None
 
 
 def beside_reference(run: tuple[pd.DataFrame, dict[str, Any]]) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -56,15 +58,20 @@ def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def read_all(folders: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Several run directories as one: of rows of equal identity the last directory's count."""
-    return join([read(folder) for folder in folders])
+    """Several run directories as one; see ``join``."""
+    return join([read(folder) for folder in folders], [str(folder) for folder in folders])
 
 
-def join(found: Sequence[tuple[pd.DataFrame, dict[str, Any]]]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Rows and manifests of several runs as one: of rows of equal identity the last run's count.
+def join(found: Sequence[Run], names: Sequence[str] = ()) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Rows and manifests of several runs as one. names: what to call them in errors.
 
     Where they are of several suites, versions or settings, the manifest lists these as ``origins``.
+
+    Raises:
+        XbenchError: they share a column and have different seeds or weights, or rows of equal identity have different values.
     """
+    if len(found) > 1:
+        _check_alike(found, names or [f"run {i}" for i in range(1, len(found) + 1)])
     parts = [manifest for _, manifest in found]
     merged: dict[str, Any] = {**parts[-1], "complete": all(m.get("complete", True) for m in parts)}
     for name in ("columns", "methods", "models", "datasets", "class_names"):
@@ -77,16 +84,63 @@ def join(found: Sequence[tuple[pd.DataFrame, dict[str, Any]]]) -> tuple[pd.DataF
     return canonical(concat([rows for rows, _ in found])), merged
 
 
+def conflict(parts: Sequence[pd.DataFrame]) -> tuple[int, int, pd.Series[Any]] | None:
+    """The first row whose value is another one in another part, up to what computing on another machine changes.
+
+    -> (the place of the part that has it, of the part that it is held against, the row); None where there is none.
+    """
+    together = concat([rows.assign(part=i) for i, rows in enumerate(parts)])
+    shared = together.loc[together.duplicated(IDENTITY, keep=False), [*IDENTITY, "target", "status", "value", "vector", "part"]]
+    if shared.empty:
+        return None
+    pairs = shared.merge(shared.drop_duplicates(IDENTITY), on=IDENTITY, suffixes=("", "_first"))
+    targets = pairs[["target", "target_first"]].astype(float).fillna(-1)  # unknown where a picture cannot be read
+    alike = (pairs["status"] == pairs["status_first"]) & (targets["target"] == targets["target_first"])
+    alike &= np.isclose(pairs["value"], pairs["value_first"], rtol=0, atol=SAME_VALUE, equal_nan=True)
+    vectors = zip(pairs["vector"], pairs["vector_first"], strict=True)
+    alike &= np.fromiter((_same_vector(a, b) for a, b in vectors), bool, len(pairs))
+    if alike.all():
+        return None
+    row = pairs[~alike].iloc[0]
+    return int(row["part"]), int(row["part_first"]), row
+
+
+def _same_vector(a: Any, b: Any) -> bool:
+    if a is None or b is None:
+        return a is b
+    return np.shape(a) == np.shape(b) and bool(np.allclose(a, b, rtol=0, atol=SAME_VALUE, equal_nan=True))
+
+
+def _check_alike(found: Sequence[Run], names: Sequence[str]) -> None:
+    """Raises XbenchError where runs make no table together."""
+    first: dict[tuple[str, str], int] = {}  # the first run with rows of a column, and of a model in it
+    for i, (rows, manifest) in enumerate(found):
+        for key, model in rows[["protocol_key", "model"]].drop_duplicates().astype(str).to_numpy().tolist():
+            for j in {first.setdefault((key, ""), i), first.setdefault((key, model), i)} - {i}:
+                if why := manifests.unlike(found[j][1], manifest, [model]):
+                    _refuse(names[j], names[i], why)
+    if (differs := conflict([rows for rows, _ in found])) is not None:
+        i, j, row = differs
+        where = f"{row['method']}, {row['metric']} on {row['dataset']}, {row['model']}, item {row['item']}"
+        _refuse(names[j], names[i], f"other values, for one of {where}")
+
+
+def _refuse(one: str, other: str, why: str) -> None:
+    remedy = f"run one of them anew as the other was, or hold them side by side: xbench compare {one} {other}"
+    raise XbenchError(f"{one} and {other} make no table together ({why}); {remedy}")
+
+
 def merge(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Write the rows, maps and pictures of several run directories into one; shards together are the undivided run. -> as ``read``.
 
     Raises:
-        XbenchError: they were run with different seeds, batch sizes or dtypes, or one of them is no run directory or a submission.
+        XbenchError: they were run with different seeds, batch sizes or dtypes, or make no table together (see ``join``), or one of
+            them is no run directory, or a submission.
     """
     if len(folders) != len({folder.resolve() for folder in folders} - {out.resolve()}):
         raise XbenchError("merge needs different run directories, and another --out than these")
-    rows, manifest = read_all(folders)
-    parts = [Store(folder).manifest() for folder in folders]
+    found = [read(folder) for folder in folders]
+    parts = [part for _, part in found]
     for folder, part in zip(folders, parts, strict=True):
         if "request" not in part:
             raise XbenchError(f"{folder} is a submission, not a run; for one table of both: xbench leaderboard RUN {folder}")
@@ -95,8 +149,9 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, dict[str, A
         # A run has the batch sizes of its own tracks only.
         alike = {repr(part[name] if name != "batch_size" else sizes | part[name]) for part in parts}
         if len(alike) > 1:
-            found = ", ".join(f"{folder}: {part.get(name)}" for folder, part in zip(folders, parts, strict=True))
-            raise XbenchError(f"these runs differ in {name} ({found}); run them alike, or keep them apart")
+            each = ", ".join(f"{folder}: {part.get(name)}" for folder, part in zip(folders, parts, strict=True))
+            raise XbenchError(f"these runs differ in {name} ({each}); run them alike, or keep them apart")
+    rows, manifest = join(found, [str(folder) for folder in folders])
     manifest["batch_size"] = sizes
     manifest["inputs"], manifest["libraries"] = _inputs(parts)
     manifest["unlisted"] = sorted({name for part in parts for name in part.get("unlisted", [])})

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,7 +33,6 @@ FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
 # What a submission's manifest leaves out of a run's.
 OF_A_MACHINE = ("inputs", "unlisted", "machine", "folder", "request", "wanted")
 SAME_FIGURE = 1e-9  # how far figures from the same rows may differ between machines, whose last bits stats rounds off
-SAME_VALUE = 1e-5  # how far values computed alike may differ between machines
 NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)")
 
 Rows = pd.DataFrame
@@ -244,23 +242,23 @@ def read_all(folders: Sequence[Path]) -> Run:
     """Run directories and submissions as one, with notes on who measured what.
 
     A method that several of them measured in the same column stands there once where their values agree, as computing alike on two
-    machines makes them; else each submission's rows become a line of their own, ``grad_cam (by NAME)``. Of run directories the last
-    one's rows count, as in ``runs.read_all``.
+    machines makes them; else each submission's rows become a line of their own, ``grad_cam (by NAME)``.
+
+    Raises:
+        XbenchError: run directories that make no table together; see ``runs.join``.
     """
-    found = [(folder, *runs.read(folder)) for folder in folders]
-    parts = [(rows, manifest) for _, rows, manifest in found if "submission" not in manifest]
-    parts = [runs.join(parts)] if parts else []
-    notes = []
-    for folder, rows, manifest in found:
-        if "submission" in manifest:
-            who = read(manifest, folder)
-            parts.append((rows, manifest))
-            notes.append(who.sentence(_measured(manifest)))
+    found = {str(folder): runs.read(folder) for folder in folders}
+    notes = [
+        read(manifest, Path(folder)).sentence(_measured(manifest))
+        for folder, (_, manifest) in found.items()
+        if "submission" in manifest
+    ]
     if notes:
-        for method in sorted({method for _, manifest in parts for method in manifest["methods"]}):
-            if not _agree([rows[rows["method"] == method] for rows, _ in parts]):
-                parts = [_renamed(rows, manifest, method) for rows, manifest in parts]
-    rows, manifest = runs.join(parts)
+        for method in sorted({method for _, manifest in found.values() for method in manifest["methods"]}):
+            if runs.conflict([rows[rows["method"] == method] for rows, _ in found.values()]) is not None:
+                found = {folder: _renamed(rows, manifest, method) for folder, (rows, manifest) in found.items()}
+    ordered = sorted(found, key=lambda folder: "submission" in found[folder][1])
+    rows, manifest = runs.join([found[folder] for folder in ordered], ordered)
     return rows, manifest | ({"notes": notes} if notes else {})
 
 
@@ -272,22 +270,6 @@ def _board(rows: Rows, manifest: Mapping[str, Any]) -> Leaderboard:
 
 def _measured(manifest: Mapping[str, Any]) -> list[str]:
     return [method for method, about in manifest["methods"].items() if not about["control"]]
-
-
-def _agree(parts: Sequence[Rows]) -> bool:
-    """Whether rows of equal identity have equal values, up to what computing on another machine changes."""
-    together = pd.concat([rows[[*IDENTITY, "status", "value", "vector"]] for rows in parts if len(rows)], ignore_index=True)
-    shared = together[together.duplicated(IDENTITY, keep=False)]
-    if shared.empty:
-        return True
-    pairs = shared.merge(shared.drop_duplicates(IDENTITY), on=IDENTITY, suffixes=("", "_first"))
-    if (pairs["status"] != pairs["status_first"]).any():
-        return False
-    vectors = zip(pairs["vector"], pairs["vector_first"], strict=True)
-    return bool(np.allclose(pairs["value"], pairs["value_first"], rtol=0, atol=SAME_VALUE, equal_nan=True)) and all(
-        a is b or (a is not None and b is not None and np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=0, atol=SAME_VALUE))
-        for a, b in vectors
-    )
 
 
 def _renamed(rows: Rows, manifest: dict[str, Any], method: str) -> Run:

@@ -90,7 +90,7 @@ def run(
     Args:
         suite_name: a suite's name, the path of a TOML file, or a Suite.
         selection: what to narrow or replace. out: the run directory, ``results/runs/<suite>`` by default, of a shard
-            ``results/runs/<suite>-<i>of<n>``.
+            ``results/runs/<suite>-<i>of<n>``, of another seed than the suite's ``results/runs/<suite>-seed<s>``.
         plugins: files or modules to load first. fresh: forget the directory's rows. save_maps: keep every map, too.
         tuned: choose the batch size by measurement, or as the directory's last run did; see batching.py.
         threads: of torch, all cores by default. workers: processes that share the units and the threads, each with its own models.
@@ -105,6 +105,7 @@ def run(
         if fresh:
             store.clear()
         manifest = store.manifest()
+        _check_seed(store, manifest, chosen.seed if selection.seed is None else selection.seed)
         if tuned:
             size = _recorded_size(manifest) or _measured_size(chosen, selection, plugins, threads, workers)
             selection = dataclasses.replace(selection, batch_size=size)
@@ -149,6 +150,7 @@ def score(
     store = Store(out or _default_folder(chosen, selection))
     request = _request(chosen, selection, plugins, {"maps": method.all_params["maps"], "name": name})
     with store.lock():
+        _check_seed(store, store.manifest(), chosen.seed)
         plan = dataclasses.replace(suite.plan(chosen, selection, registry), methods=(method,))
         done = _run(plan, request, store, store.manifest(), loaded, False, threads, progress)
     return dataclasses.replace(done, rows=plain(store.rows()))
@@ -184,8 +186,16 @@ def check_device(device: str) -> None:
 
 
 def _default_folder(chosen: Suite, selection: Selection) -> Path:
-    part = f"-{selection.shard[0]}of{selection.shard[1]}" if selection.shard else ""
+    part = f"-seed{selection.seed}" if selection.seed not in (None, chosen.seed) else ""
+    part += f"-{selection.shard[0]}of{selection.shard[1]}" if selection.shard else ""
     return Path("results/runs") / f"{chosen.name}{part}"
+
+
+def _check_seed(store: Store, manifest: dict[str, Any], seed: int) -> None:
+    """Raises XbenchError where a directory has rows of another seed: a table of both would be of neither."""
+    if manifest and manifest.get("seed") != seed:
+        was = manifest.get("seed")
+        raise XbenchError(f"{store.folder} was run with seed {was}, not {seed}; choose another --out, or forget its rows: --fresh")
 
 
 def _recorded_size(manifest: dict[str, Any]) -> int | None:

@@ -108,8 +108,8 @@ def test_a_method_that_gives_fewer_maps_is_no_pass(here, tiny_plugin):
 
 
 def test_a_run_of_another_seed_is_not_judged(here, tiny_plugin):
-    run(here, "run", "mine.toml", *plugins(tiny_plugin), "--out", "run", "--seed", "1")
-    judged = run(here, "gate", "baseline", "run")
+    run(here, "run", "mine.toml", *plugins(tiny_plugin), "--out", "other", "--seed", "1")
+    judged = run(here, "gate", "baseline", "other")
     assert (judged.returncode, judged.stdout.splitlines()[1]) == (
         2,
         "cannot judge: the run has seed 1, the baseline 0; run it with --seed 0",

@@ -12,6 +12,7 @@ from xbench.report import heads, html, latex, tables
 from xbench.report.tables import number
 from xbench.report.terminal import to_terminal
 from xbench.store import SCHEMA
+from xbench.suite import Track
 from xbench.validation import Verdict
 
 MANIFEST = {
@@ -243,9 +244,24 @@ def test_reference_rows_are_marked_and_their_origin_named(values):
     assert tables.origins(alone) == ["suite t"]  # nothing came from there
 
 
+def test_reference_rows_of_another_seed_or_of_other_weights_are_left_out(values):
+    """They share the protocol, but not what is drawn at random, nor the network."""
+    mine = rows({key: v for key, v in values.items() if key[0] != "good"})
+    about = MANIFEST | {"seed": 0, "models": {"net": {"digest": "a"}}}
+    beside = leaderboard.build(mine, about, (rows(values), about))
+    assert [line.source for line in beside.tables[0].lines if line.method == "good"] == ["reference"]
+    for change, why in (({"seed": 1}, "seed 1, not 0"), ({"models": {"net": {"digest": "b"}}}, "other weights of net")):
+        board = leaderboard.build(mine, about, (rows(values), about | change))
+        assert {line.source for line in board.tables[0].lines} == {"run"}
+        assert "good" not in {line.method for line in board.tables[0].lines}
+        assert f"net: the reference has {why}; its rows are left out" in board.notes
+        assert [origin.source for origin in board.origins] == ["run"]
+
+
 def test_several_suites_have_an_origin_and_a_reference_each(tiny_suite, tmp_path):
     one = workflow.run(tiny_suite, out=tmp_path / "one")
-    two = workflow.run(tiny_suite.model_copy(update={"name": "other", "seed": 5}), out=tmp_path / "two")
+    tracks = [Track(dataset="tiny_pictures", metrics=["tiny_threshold"], target="label")]  # none of the other's
+    two = workflow.run(tiny_suite.model_copy(update={"name": "other", "seed": 5, "tracks": tracks}), out=tmp_path / "two")
     _, manifest = runs.read_all([one.folder, two.folder])
     assert runs.suites(manifest) == ["tiny", "other"]
     assert [origin["seed"] for origin in manifest["origins"]] == [0, 5]

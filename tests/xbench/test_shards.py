@@ -1,12 +1,14 @@
 """Shards, merged, are the undivided run, bit for bit, in any order and after any interruption."""
 
 import dataclasses
+import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from xbench import leaderboard, manifests, runs, workflow
+from xbench import leaderboard, manifests, runs, submissions, workflow
 from xbench.errors import XbenchError
 from xbench.store import INFORMATIVE, Store
 from xbench.suite import Selection, Track, parse_shard
@@ -133,6 +135,55 @@ def test_unequal_runs_do_not_merge(suite, tmp_path):
         runs.merge([one.folder, one.folder], tmp_path / "merged")
     with pytest.raises(XbenchError, match="needs different run directories"):
         runs.merge([one.folder, two.folder], one.folder)
+
+
+def test_directories_that_make_no_table_together_are_refused(suite, tmp_path):
+    """Nothing wins in silence: neither the last seed, nor other weights under the same name, nor other values of whatever cause."""
+    one = workflow.run(suite, Selection(methods=["tiny_noise"]), out=tmp_path / "one").folder
+    copy, other = tmp_path / "copy", tmp_path / "other"
+    shutil.copytree(one, copy)
+    assert len(runs.read_all([one, copy])[0]) == len(Store(one).rows())
+    for method in ("tiny_noise", "tiny_cam"):  # rows of the same name, and such that only share a column
+        seeded = workflow.run(suite, Selection(methods=[method], seed=7), out=other / method).folder
+        for read in (runs.read_all, submissions.read_all):
+            with pytest.raises(XbenchError, match=r"one and .* make no table together \(seed 0, not 7\).*xbench compare"):
+                read([one, seeded])
+    manifest = Store(copy).manifest()
+    weights = {name: about | {"digest": "another"} for name, about in manifest["models"].items()}
+    Store(copy).write_manifest(manifest | {"models": weights})
+    with pytest.raises(XbenchError, match="other weights of tiny_net"):
+        runs.read_all([one, copy])
+    Store(copy).write_manifest(manifest)
+    rows = Store(copy).rows()
+    changes = {
+        "value": rows["value"] + 1e-3 * (rows["item"] == "picture_2"),
+        "status": rows["status"].astype(str).mask(rows["item"] == "picture_2", "nan"),
+        "target": rows["target"] + (rows["item"] == "picture_2"),
+        "vector": [[2.0] if item == "picture_2" else vector for item, vector in zip(rows["item"], rows["vector"], strict=True)],
+    }
+    for name, changed in changes.items():
+        Store(copy).write_rows(rows.assign(**{name: changed}))
+        for read in (runs.read_all, submissions.read_all, lambda folders: runs.merge(folders, tmp_path / "merged")):
+            with pytest.raises(XbenchError, match=r"other values, for one of tiny_noise, .*, tiny_net, item picture_2"):
+                read([one, copy])
+    Store(copy).write_rows(rows.assign(value=rows["value"] + 1e-7))  # another machine
+    assert len(runs.read_all([one, copy])[0]) == len(rows)
+
+
+def test_a_directory_has_one_seed(suite, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = Selection(methods=["tiny_noise"])
+    folder = workflow.run(suite, asked, out=tmp_path / "run").folder
+    other = dataclasses.replace(asked, seed=7)
+    with pytest.raises(XbenchError, match=r"run was run with seed 0, not 7; choose another --out, or forget its rows: --fresh"):
+        workflow.run(suite, other, out=folder)
+    fresh = workflow.run(suite, other, out=folder, fresh=True)
+    assert fresh.manifest["seed"] == 7
+    assert workflow.run(suite, other).folder.as_posix() == "results/runs/tiny-seed7"
+    assert workflow.run(suite, dataclasses.replace(asked, seed=suite.seed)).folder.as_posix() == "results/runs/tiny"
+    np.save(tmp_path / "picture_0.npy", np.eye(8))
+    with pytest.raises(XbenchError, match="was run with seed 7, not 0"):
+        workflow.score(tmp_path / "picture_0.npy", "own", suite, out=folder)
 
 
 @pytest.mark.parametrize("text", ["3", "0/3", "4/3", "1/0", "a/b"])
