@@ -92,8 +92,7 @@ class Judgement:
     """One figure. before, now: it in both runs, on the items of both. change: now - before, positive = better.
 
     p: that there is no loss, corrected for all figures. needed: items that would settle it; None where it is settled or none
-    would.
-    too_few: why what both runs have says too little of them; empty where it says enough.
+    would. too_few: why what both runs have says too little of them; empty where it says enough.
     """
 
     pair: Pair
@@ -112,7 +111,7 @@ class Judgement:
         text = f"{self.pair.name}: {self.before.mean:.3f} -> {self.now.mean:.3f}, "
         text += f"change {c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}] (better is positive), margin {self.margin:.3f}"
         if self.verdict == "regression":
-            return f"{text}: a loss of {-c.mean:.3f}, p {'< 1e-6' if self.p < 1e-6 else f'= {self.p:.2g}'}"
+            return f"{text}: a loss of {-c.mean:.3f}, p = {self.p:.2g}"
         if self.verdict == "pass":
             return text
         if not self.change.n:
