@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from xbench import Batch, Model, ModelView, NotApplicable, method
+from xbench import Attribution, Batch, Model, ModelView, NotApplicable, method
 from xbench.data import generator
 
 TOLERANCE = 1e-3  # of the logits' change, for the sum of the attributions; a wrong rule misses by tenths
@@ -22,10 +22,11 @@ _refused: WeakKeyDictionary[Model, str] = WeakKeyDictionary()  # why, or "" for 
 
 
 @method("deep_lift", needs={"gradients"}, cite="shrikumar2017learning")
-def deep_lift(model: ModelView, batch: Batch) -> Tensor:
+def deep_lift(model: ModelView, batch: Batch) -> Attribution:
     """Contributions by the Rescale rule against a baseline of zero in the normalised space, summed over the channels. [B, H, W].
 
-    The map sums to S(x) - S(0), S the target's logit. Signed: negative = evidence against the target.
+    The map sums to S(x) - S(0), S the target's logit; by how much it misses that is measured by two more forward passes. Signed:
+    negative = evidence against the target.
     Computed in float32, whatever the run's dtype.
 
     Raises:
@@ -35,7 +36,9 @@ def deep_lift(model: ModelView, batch: Batch) -> Tensor:
         _refused[model.model] = _why_not(model.model, batch.size)
     if why := _refused[model.model]:
         raise NotApplicable(f"deep_lift does not hold on {model.model.id}: {why}")
-    return _attributions(model.network, batch.images, batch.targets).sum(dim=1)
+    maps = _attributions(model.network, batch.images, batch.targets).sum(dim=1)
+    after, before = (model.logits(b) for b in (batch, batch.with_images(torch.zeros_like(batch.images))))
+    return Attribution.of(maps, (after - before).gather(1, batch.targets[:, None])[:, 0])
 
 
 class _Bare(nn.Module):

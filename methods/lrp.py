@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from xbench import Batch, Model, ModelView, NotApplicable, method
+from xbench import Attribution, Batch, Model, ModelView, NotApplicable, method
 from xbench.data import generator
 
 from ._lrp_rules import Epsilon, Unchanged, WSquare, ZPlus
@@ -27,7 +27,7 @@ _altered: WeakKeyDictionary[Model, nn.Module | str] = WeakKeyDictionary()  # the
 
 
 @method("lrp", needs={"gradients"}, cite="bach2015pixel")
-def lrp(model: ModelView, batch: Batch) -> Tensor:
+def lrp(model: ModelView, batch: Batch) -> Attribution:
     """Relevance of each pixel for the target's logit, summed over the channels. [B, H, W]; the map sums to the logit.
 
     A composite in the manner of Montavon et al. 2019: the epsilon rule in dense layers and in the last layer, alpha 1 beta 0 in
@@ -42,16 +42,17 @@ def lrp(model: ModelView, batch: Batch) -> Tensor:
     network = _altered[model.model]
     if isinstance(network, str):
         raise NotApplicable(f"lrp does not hold on {model.model.id}: {network}")
-    return _relevance(network, batch.images, batch.targets).sum(dim=1)
+    relevance, logits = _relevance(network, batch.images, batch.targets)
+    return Attribution.of(relevance.sum(dim=1), logits)
 
 
-def _relevance(network: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor) -> Tensor:
-    """[B, 3, H, W]. The gradient itself, by the first layer's rule."""
+def _relevance(network: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """(relevance [B, 3, H, W], the gradient itself by the first layer's rule; the targets' logits [B])."""
     with torch.enable_grad():
         images = images.detach().clone().requires_grad_()
         logits = network(images).gather(1, targets[:, None])
         (relevance,) = torch.autograd.grad(logits.sum(), images)
-    return relevance
+    return relevance, logits.detach()[:, 0]
 
 
 def _alter(model: Model, size: tuple[int, int]) -> nn.Module | str:
@@ -64,7 +65,7 @@ def _alter(model: Model, size: tuple[int, int]) -> nn.Module | str:
     logits = logits.gather(1, targets[:, None])[:, 0]
     try:
         network = _with_rules(model.network, images[:1])
-        total = _relevance(network.forward, images, targets).sum(dim=(1, 2, 3))
+        total = _relevance(network.forward, images, targets)[0].sum(dim=(1, 2, 3))
     except Exception as error:  # a network may need of its layers what rules lack
         return f"its altered copy raises {type(error).__name__}: {' '.join(str(error).split())[:120]}"
     miss = float(((total - logits).abs() / logits.abs().clamp(min=1e-12)).max())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from xbench.classes import ClassList
     from xbench.data import Batch, Box, Dataset, Entry, Item, Sample, Score, Truth
     from xbench.errors import BrokenSample, NotApplicable, XbenchError
-    from xbench.maps import SaliencyMap
+    from xbench.maps import Attribution, SaliencyMap
     from xbench.modelview import Model, ModelView, Preprocessing
     from xbench.plugins import Method
     from xbench.probing import Blends, Curve, Hidden, Request, Weighted
@@ -26,7 +26,7 @@ _HOME = {
     "xbench.classes": ["ClassList"],
     "xbench.data": ["Batch", "Box", "Dataset", "Entry", "Item", "Sample", "Score", "Truth"],
     "xbench.errors": ["BrokenSample", "NotApplicable", "XbenchError"],
-    "xbench.maps": ["SaliencyMap"],
+    "xbench.maps": ["Attribution", "SaliencyMap"],
     "xbench.modelview": ["Model", "ModelView", "Preprocessing"],
     "xbench.probing": ["Blends", "Curve", "Hidden", "Request", "Weighted"],
     "xbench.plugins": ["Method"],
@@ -37,6 +37,7 @@ _HOME = {
 _WHERE = {name: home for home, names in _HOME.items() for name in names}
 __all__ = [
     "Answer",
+    "Attribution",
     "Batch",
     "Blends",
     "Box",

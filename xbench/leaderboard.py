@@ -18,6 +18,7 @@ from xbench.published import Figure
 from xbench.stats import Estimate, Rank
 
 INTERRUPTED = "INCOMPLETE: the run was interrupted; start it again to continue"
+SMALL = 0.01  # a residual that is not worth a note, as a share of the promised sum
 MARKS = {True: "†", False: "‡"}
 LEGEND = {
     "†": "does not beat every control of its own granularity (paired over items; 95 % for all methods and controls at once)",
@@ -236,7 +237,7 @@ def _table(
     table = Table(model, [panel.column for panel in found], lines, _quality(mine, classes), inapplicable)
     _cite(table)
     table.agreement = agreement.within(table)
-    table.notes = _table_notes(table)
+    table.notes = _table_notes(table) + _residuals(known)
     return table
 
 
@@ -361,6 +362,19 @@ def _table_notes(table: Table) -> list[str]:
     if few:
         span = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
         notes.append(f"95 % intervals rest on {span} source pictures; below {stats.FEW_CLUSTERS} they are approximate")
+    return notes
+
+
+def _residuals(rows: pd.DataFrame) -> list[str]:
+    """One line per method and dataset whose maps miss the sum that the method promises by more than SMALL somewhere."""
+    notes = []
+    some = rows[rows["residual"].notna()] if "residual" in rows else rows[:0]
+    for (method, dataset), group in some.groupby(["method", "dataset"], observed=True):
+        missed = group.drop_duplicates("item")["residual"].astype(float)
+        if missed.max() > SMALL:
+            text = f"{missed.median():.1%} in the median, {missed.max():.1%} at most, of {len(missed)} items"
+            remedy = f"what makes it smaller: xbench show {filters.id_of(str(method))}"
+            notes.append(f"{method} on {dataset}: maps miss the sum that the method promises (completeness) by {text}; {remedy}")
     return notes
 
 

@@ -18,6 +18,25 @@ from xbench.errors import XbenchError
 TIE_ORDERS = 4
 
 
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """What a method returns that promises what its maps sum to: the maps, and by how much they miss it.
+
+    maps: ``[B, h, w]``. residual: ``[B]``, |sum of the map - promised sum| over |promised sum|. passes: ``[B, 2]``, the forward and
+    backward passes that each item takes alone, from a method that spends more of them on some.
+    """
+
+    maps: Tensor
+    residual: Tensor
+    passes: Tensor | None = None
+
+    @classmethod
+    def of(cls, maps: Tensor, promised: Tensor, passes: Tensor | None = None) -> Attribution:
+        """With the residual measured. promised: the sum of each map, ``[B]``."""
+        missing = (maps.double().sum(dim=(1, 2)) - promised).abs()
+        return cls(maps, (missing / promised.double().abs().clamp(min=1e-12)).float(), passes)
+
+
 def validated(maps: object, rows: int, items: int, size: tuple[int, int], name: str) -> Tensor:
     """Check what a method returned for a batch of so many rows, the first ``items`` of them real.
 
@@ -33,6 +52,22 @@ def validated(maps: object, rows: int, items: int, size: tuple[int, int], name: 
     if not fits or not maps.is_floating_point():
         raise XbenchError(f"method {name} returned {maps.dtype} {list(maps.shape)}; it must return {wanted}")
     return maps.detach().float().cpu()
+
+
+def attributed(found: object, rows: int, items: int, size: tuple[int, int], name: str) -> Attribution:
+    """The same of maps with or without what their method says of them; the residual is NaN where it says nothing.
+
+    Raises:
+        XbenchError: as ``validated``, or what is said is not of as many maps.
+    """
+    if not isinstance(found, Attribution):
+        maps = validated(found, rows, items, size, name)
+        return Attribution(maps, torch.full((len(maps),), float("nan")))
+    maps = validated(found.maps, rows, items, size, name)
+    said = [found.residual.shape == maps.shape[:1], found.passes is None or found.passes.shape == (len(maps), 2)]
+    if not all(said):
+        raise XbenchError(f"method {name} says of other than its {len(maps)} maps how far they miss their sum, or what they took")
+    return Attribution(maps, found.residual.detach().float().cpu(), None if found.passes is None else found.passes.cpu())
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

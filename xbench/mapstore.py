@@ -10,7 +10,10 @@ carries the key of all that its maps depend on.
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Collection, Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,8 +28,21 @@ from xbench.plugins import Method, MethodInfo, Plugin
 from xbench.specs import Spec
 from xbench.store import write
 
-Cost = tuple[float, float, float]  # (forwards, backwards, seconds) of a batch
-Known = tuple[Tensor, Cost]
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of an item's map beside it: what it took alone, and by how much it misses the sum that its method promises.
+
+    seconds: of the whole batch. NaN where it is not known.
+    """
+
+    forwards: float = math.nan
+    backwards: float = math.nan
+    seconds: float = math.nan
+    residual: float = math.nan
+
+
+Known = tuple[Tensor, Facts]
 
 
 def folder_name(spec: str) -> str:
@@ -42,14 +58,13 @@ class MapStore:
         self._index: dict[Path, dict[str, tuple[Path, str]]] = {}  # method's folder -> item -> (file, key)
 
     def get(self, model: str, dataset: str, method: str, item: str, key: str) -> Known | None:
-        """An item's native map (float32 ``[h, w]``) and its batch's cost, where it is kept and all that it depends on is equal."""
+        """An item's native map (float32 ``[h, w]``) and its facts, where it is kept and all that it depends on is equal."""
         folder = self._folder(model, dataset, method)
         found = self._indexed(folder).get(item)
         if found is None or found[1] != key:
             return None
         with _opened(found[0]) as file:
-            forwards, backwards, seconds = map(float, file.metadata()["cost"].split())
-            return file.get_tensor(item), (forwards, backwards, seconds)
+            return file.get_tensor(item), Facts(*json.loads(file.metadata()["facts"])[item])
 
     def save(
         self,
@@ -59,14 +74,14 @@ class MapStore:
         unit: str,
         maps: Mapping[str, Tensor],
         key: str,
-        cost: Cost,
+        facts: Mapping[str, Facts],
     ) -> None:
         """Keep a unit's maps of a method by item, unless they are here already."""
         if all(self.get(model, dataset, method, item, key) for item in maps):
             return
         folder = self._folder(model, dataset, method)
         folder.mkdir(parents=True, exist_ok=True)
-        metadata = {"key": key, "cost": " ".join(map(repr, cost))}
+        metadata = {"key": key, "facts": json.dumps({item: astuple(facts[item]) for item in maps})}
         ready = {item: m.clone(memory_format=torch.contiguous_format) for item, m in maps.items()}  # views of one batch
         write(folder / f"{unit}.safetensors", lambda tmp: safetensors.torch.save_file(ready, tmp, metadata))
         self._index.pop(folder, None)

@@ -152,9 +152,21 @@ class Bound:
 
 
 class Method(Bound):
-    """A bound saliency method: ``method(model, batch) -> Tensor [B, h, w]``. Annotate a wrapper's argument with it."""
+    """A bound saliency method: ``method(model, batch) -> Tensor [B, h, w]``. Annotate a wrapper's argument with it.
+
+    ``attribute`` gives the same with what the method says of its maps, a ``maps.Attribution``, where it says something; a wrapper's
+    maps are others, of which its inner method has nothing to say.
+    """
 
     xbench_kind = "method"
+
+    def __call__(self, *args: Any) -> Any:
+        found = self.attribute(*args)
+        return getattr(found, "maps", found)
+
+    def attribute(self, *args: Any) -> Any:
+        """What the plug-in returns: maps, or an Attribution."""
+        return super().__call__(*args)
 
     @property
     def info(self) -> MethodInfo:

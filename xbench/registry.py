@@ -8,6 +8,7 @@ Modules are *scanned* for decorators (parsed, not run) so that ids are known at 
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -220,6 +221,15 @@ class Registry:
             return self.bind(kind, value)
         if isinstance(value, Spec) and hint is not Spec:
             value = str(value)
+        if typing.get_origin(hint) in (typing.Union, types.UnionType):  # such as int | Literal["auto"]
+            for one in typing.get_args(hint):
+                with contextlib.suppress(XbenchError):
+                    return self._convert(what, value, one)
+            known = [
+                getattr(one, "__name__", "") if isinstance(one, type) else "/".join(typing.get_args(one))
+                for one in typing.get_args(hint)
+            ]
+            raise XbenchError(f"{what} must be {' or '.join(known)}, not {value!r}")
         choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else None
         if choices is not None:
             if value not in choices:

@@ -19,8 +19,8 @@ from xbench import maps, reductions, reexplaining, scoring
 from xbench.data import Batch, Item, Sample, Score, Truth
 from xbench.errors import BrokenSample, NotApplicable, XbenchError
 from xbench.geometry import View
-from xbench.maps import SaliencyMap
-from xbench.mapstore import StoredMethod
+from xbench.maps import Attribution, SaliencyMap
+from xbench.mapstore import Facts, StoredMethod
 from xbench.modelview import Cost, ModelView
 from xbench.plugins import Method, Metric
 from xbench.units import Explained, Result, Scene, Unit
@@ -127,8 +127,8 @@ def _run(unit: Unit, samples: list[Sample], progress: Callable[[int], None] | No
                 score = Score(not_applicable="the model does not get all sources right")
             rows.append(_row(scene, item, method, metric, explained[method], score, i) | quality)
     native = {(m.name, item.id): f.native for m, e in explained.items() for item, f in zip(items, e.maps, strict=False) if f}
-    costs = {m.name: (e.cost.forwards, e.cost.backwards, e.cost.seconds) for m, e in explained.items() if e.maps}
-    return Result(rows, _gallery(unit, samples, explained), native, costs)
+    facts = {(m.name, item.id): its for m, e in explained.items() for item, its in zip(items, e.facts, strict=False)}
+    return Result(rows, _gallery(unit, samples, explained), native, facts)
 
 
 def _inputs(scene: Scene, samples: Sequence[Sample]) -> Tensor:
@@ -196,22 +196,35 @@ def _explain(method: Method, view: ModelView, batch: Batch, truths: list[Truth],
         batch = dataclasses.replace(batch, truth=tuple(t if t.mask is not None else Truth(nothing) for t in truths))
     try:
         with view.account() as cost:
-            found = _ask(method, view, batch, scene)
+            found = _attribute(method, view, batch, scene)
     except NotApplicable as reason:
         return Explained(not_applicable=str(reason))
-    return Explained([_map(native, batch, i, scene) for i, native in enumerate(found[: len(batch.items)])], cost)
+    count = len(batch.items)
+    return Explained([_map(native, batch, i, scene) for i, native in enumerate(found.maps[:count])], _facts(found, cost, count))
+
+
+def _facts(found: Attribution, cost: Cost, count: int) -> list[Facts]:
+    """Of each item's map; the cost is that of all alike, unless the method says more."""
+    passes = [(cost.forwards, cost.backwards)] * count if found.passes is None else found.passes[:count].tolist()
+    residuals = found.residual[:count].tolist()
+    return [Facts(there, back, cost.seconds, missing) for (there, back), missing in zip(passes, residuals, strict=True)]
 
 
 def _ask(method: Method, view: ModelView, batch: Batch, scene: Scene) -> Tensor:
     """A method's maps of a batch, checked."""
+    return _attribute(method, view, batch, scene).maps
+
+
+def _attribute(method: Method, view: ModelView, batch: Batch, scene: Scene) -> Attribution:
+    """A method's maps of a batch, checked, with what it says of them."""
     try:
-        raw = method(view, batch)
+        raw = method.attribute(view, batch)
     except XbenchError:
         raise
     except Exception as error:
         where = f"items {batch.items[0].id} to {batch.items[-1].id} of {scene.bound.name}"
         raise XbenchError(f"method {method.name} failed on {where}: {type(error).__name__}: {error}") from error
-    return maps.validated(raw, len(batch), len(batch.items), batch.size, method.name)
+    return maps.attributed(raw, len(batch), len(batch.items), batch.size, method.name)
 
 
 def _map(native: Tensor, batch: Batch, i: int, scene: Scene) -> SaliencyMap:
@@ -223,7 +236,7 @@ def _stored(method: Method, batch: Batch, scene: Scene) -> Explained | None:
     if isinstance(method, StoredMethod):
         given = [method.map_of(scene.bound.name, item.id, batch.size) for item in batch.items]
         found = [None if g is None else _map(g, batch, i, scene) for i, g in enumerate(given)]
-        return Explained(found, Cost(float("nan"), float("nan"), float("nan")))
+        return Explained(found, [Facts()] * len(found))
     if scene.maps is None:
         return None
     where, key = (scene.model_name, scene.bound.name, method.name), scene.map_keys[method.name]
@@ -231,7 +244,7 @@ def _stored(method: Method, batch: Batch, scene: Scene) -> Explained | None:
     if not all(known):
         return None
     pairs = [k for k in known if k]
-    return Explained([_map(native, batch, i, scene) for i, (native, _) in enumerate(pairs)], Cost(*pairs[0][1]))
+    return Explained([_map(native, batch, i, scene) for i, (native, _) in enumerate(pairs)], [facts for _, facts in pairs])
 
 
 def _correct(predicted: int, sample: Sample) -> bool | None:
@@ -265,7 +278,7 @@ def _row(
 ) -> dict[str, Any]:
     """One row; done, score and i are the method's maps, their score and the item's place, or ``broken`` says why there are none."""
     map_ = done.maps[i] if done and done.maps else None
-    cost = done.cost if map_ and done else Cost(*(float("nan"),) * 3)
+    facts = done.facts[i] if map_ and done else Facts()
     value, vector, reason = (score.value, score.vector, score.not_applicable) if score else (float("nan"), None, broken)
     if score and not reason:
         known = np.isfinite(value) or (vector is not None and reductions.is_vector(metric.info.reduce))
@@ -290,12 +303,13 @@ def _row(
         "constant": map_.constant if map_ else None,
         "tie_mass": map_.tie_mass if map_ else None,
         "grid": map_.grid if map_ else None,
+        "residual": facts.residual,
         "correct": None,
         "confidence": None,
         "sources_correct": None,
-        "forwards": cost.forwards,
-        "backwards": cost.backwards,
-        "seconds": cost.seconds / scene.batch_size,
+        "forwards": facts.forwards,
+        "backwards": facts.backwards,
+        "seconds": facts.seconds / scene.batch_size,
     }
 
 

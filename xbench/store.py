@@ -51,6 +51,7 @@ SCHEMA = pa.schema(
         ("constant", pa.bool_()),  # the map is constant: the value is an expectation over tie orders
         ("tie_mass", pa.float32()),  # share of the map's cells that share their value with another
         ("grid", pa.string()),  # native size of the map, such as 7x7
+        ("residual", pa.float32()),  # by how much the map misses the sum that its method promises, as a share of it
         ("correct", pa.bool_()),  # the model's top-1 class on this very picture is one of its labels
         ("confidence", pa.float32()),  # the model's probability of the target on this very picture
         ("sources_correct", pa.bool_()),  # of a composed picture: the model gets all its sources right
@@ -59,6 +60,7 @@ SCHEMA = pa.schema(
         ("seconds", pa.float32()),  # informative; never part of equality
     ]
 )
+OPTIONAL = ["residual"]  # what rows of an older xbench lack; null there
 IDENTITY = ["dataset", "protocol_key", "metric", "model", "method", "item"]  # a newer row of the same identity supersedes
 INFORMATIVE = ["seconds"]
 REPEATED = [field.name for field in SCHEMA if field.type == pa.string() and field.name != "cache_key"]  # few strings, in many rows
@@ -275,9 +277,14 @@ def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         table = pq.read_table(path, columns=columns, read_dictionary=REPEATED, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise XbenchError(f"{path} is damaged ({error}); {remedy}") from error
-    if lacking := [name for name in columns or SCHEMA.names if name not in table.column_names]:
-        raise XbenchError(f"{path} is damaged (it lacks the column {lacking[0]} of docs/rows.md); {remedy}")
-    return table
+    if columns is not None:
+        return table
+    for name in SCHEMA.names:
+        if name not in table.column_names:
+            if name not in OPTIONAL:
+                raise XbenchError(f"{path} is damaged (it lacks the column {name} of docs/rows.md); {remedy}")
+            table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
+    return table.select(SCHEMA.names)
 
 
 def write(path: Path, save: Callable[[Path], object]) -> None:

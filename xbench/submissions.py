@@ -26,7 +26,7 @@ from xbench import checks, leaderboard, manifests, runs, suite
 from xbench.errors import XbenchError
 from xbench.leaderboard import Leaderboard
 from xbench.report import tables
-from xbench.store import IDENTITY, SCHEMA, Store, write_text
+from xbench.store import IDENTITY, OPTIONAL, SCHEMA, Store, write_text
 from xbench.suite import Suite
 
 FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
@@ -183,7 +183,8 @@ def verify(folder: Path) -> int:
         stored = pq.read_table(folder / "rows.parquet")  # as it stands: Store.rows drops what is there twice
     except (OSError, pa.ArrowException) as error:
         raise XbenchError(f"{folder}/rows.parquet cannot be read ({error}); submit the run again") from error
-    if not stored.schema.equals(SCHEMA):
+    older = pa.schema([field for field in SCHEMA if field.name not in OPTIONAL])
+    if not any(stored.schema.equals(schema) for schema in (SCHEMA, older)):
         raise XbenchError(f"{folder}/rows.parquet has not the columns of docs/rows.md; submit the run again")
     rows = Store(folder).rows()
     if left := [name for name in OF_A_MACHINE if name in manifest] or (["seconds"] if rows["seconds"].notna().any() else []):

@@ -12,8 +12,8 @@ from torch import Tensor
 from xbench import keys
 from xbench.data import Dataset, Item
 from xbench.maps import SaliencyMap
-from xbench.mapstore import MapStore
-from xbench.modelview import Cost, Model
+from xbench.mapstore import Facts, MapStore
+from xbench.modelview import Model
 from xbench.plugins import BoundDataset, Method, Metric
 from xbench.suite import Track
 
@@ -59,21 +59,21 @@ class Unit:
 
 @dataclass
 class Explained:
-    """One method's maps of a unit, None where an item has none, or why there are none at all."""
+    """One method's maps of a unit, None where an item has none, or why there are none at all.
+
+    facts: what each map took and how good it is, by the item's place.
+    """
 
     maps: list[SaliencyMap | None] = field(default_factory=list)
-    cost: Cost = field(default_factory=Cost)
+    facts: list[Facts] = field(default_factory=list)
     not_applicable: str = ""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a unit gives. gallery: maps and pictures for the report by key. maps: (method, item) -> native map.
-
-    costs: method -> (forwards, backwards, seconds) of the batch.
-    """
+    """What a unit gives. gallery: maps and pictures for the report by key. maps, facts: (method, item) -> native map, its facts."""
 
     rows: list[dict[str, Any]]
     gallery: dict[str, np.ndarray]
     maps: dict[tuple[str, str], Tensor] = field(default_factory=dict)
-    costs: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    facts: dict[tuple[str, str], Facts] = field(default_factory=dict)

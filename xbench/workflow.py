@@ -280,9 +280,10 @@ def _run(
 def _save_maps(unit: Unit, result: Result, kept: MapStore) -> None:
     """Keep a unit's maps, before its rows: rows mark it as done."""
     scene = unit.scene
-    for method, cost in result.costs.items():
+    for method in dict.fromkeys(name for name, _ in result.maps):
         maps = {item: map_ for (name, item), map_ in result.maps.items() if name == method}
-        kept.save(scene.model_name, scene.bound.name, method, unit.id, maps, scene.map_keys[method], cost)
+        facts = {item: result.facts[method, item] for item in maps}
+        kept.save(scene.model_name, scene.bound.name, method, unit.id, maps, scene.map_keys[method], facts)
 
 
 def _plugin_digest(name: str) -> str:

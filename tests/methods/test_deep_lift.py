@@ -114,9 +114,19 @@ def test_the_check_runs_once_a_model_and_is_not_charged(batch):
         with view.account() as cost:
             registry.method("deep_lift")(view, batch)
         charged.append((cost.forwards, cost.backwards))
-    assert len(passes) == 2 + 3 + 2  # logits, the check, and the two attributions
+    assert len(passes) == 2 + 3 + 2 + 2  # logits, the check, the two attributions, and the baselines' logits
     assert charged[0] == charged[1]
-    assert charged[0][0] == 2  # the baselines go along
+    assert charged[0][0] == 2 + 2  # the baselines go along; the logits that the attributions should sum to
+
+
+def test_what_it_misses_of_its_sum_is_recorded(batch):
+    model = model_of(sequence(nn.ReLU()))
+    found = registry.method("deep_lift").attribute(ModelView(model), batch)
+    with torch.no_grad():
+        change = (model(batch.images) - model(torch.zeros_like(batch.images))).gather(1, batch.targets[:, None])[:, 0]
+    expected = (found.maps.sum(dim=(1, 2)) - change).abs() / change.abs()
+    assert torch.allclose(found.residual, expected, atol=1e-5)
+    assert float(found.residual.max()) < 1e-3
 
 
 def test_captum_raising_is_a_reason_and_leaves_nothing_behind(batch, monkeypatch):

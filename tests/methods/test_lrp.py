@@ -266,6 +266,16 @@ def test_relevance_sums_to_the_logit(name, lrp):
     assert_conserved(lrp(ModelView(model), batch), model, batch)
 
 
+def test_what_it_misses_of_the_logit_is_recorded(tiny_model):
+    batch = batch_of(noise(2, 3, 32, 32), [0, 3])
+    found = registry.method("lrp").attribute(ModelView(tiny_model), batch)
+    with torch.no_grad():
+        logits = tiny_model(batch.images).gather(1, batch.targets[:, None])[:, 0]
+    expected = (found.maps.sum(dim=(1, 2)) - logits).abs() / logits.abs()
+    assert torch.allclose(found.residual, expected, atol=1e-5)
+    assert float(found.residual.max()) < 1e-3
+
+
 @pytest.fixture(scope="module")
 def lite() -> Model:
     return registry.bind("model", "efficientnet_lite0")()

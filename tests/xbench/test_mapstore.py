@@ -9,6 +9,7 @@ from xbench import leaderboard, runs, workflow
 from xbench.errors import XbenchError
 from xbench.mapstore import folder_name
 from xbench.modelview import ModelView
+from xbench.plugins import Method
 from xbench.store import INFORMATIVE
 from xbench.suite import Selection, Track
 
@@ -141,6 +142,35 @@ def test_maps_that_are_none(tiny_suite, tmp_path, make, message):
     make(tmp_path / "mine")
     with pytest.raises(XbenchError, match=message):
         workflow.score(tmp_path / "mine", "mine", tiny_suite, out=tmp_path / "run")
+
+
+def test_what_a_method_says_of_its_maps_stands_in_the_rows(tiny_suite, tmp_path, monkeypatch):
+    """Of maps that are read again, too; nothing of a wrapper's, which are others."""
+    methods = ["tiny_complete", "tiny_negated(tiny_complete)", "tiny_cam"]
+    suite = tiny_suite.model_copy(update={"methods": methods, "controls": [], "tracks": tiny_suite.tracks[:1]})
+    done = workflow.run(suite, out=tmp_path / "run", save_maps=True)
+    rows = done.rows[done.rows["metric"] == "tiny_mass"].set_index("method").sort_values("item")
+    assert rows.loc["tiny_cam", "residual"].isna().all()
+    assert rows.loc["tiny_negated(tiny_complete)", "residual"].isna().all()
+    said = rows.loc["tiny_complete"]
+    assert said["residual"].tolist() == pytest.approx([i / 10 for i in range(6)])
+    assert said["forwards"].tolist() == [i + 1 for i in range(6)]
+    assert set(said["backwards"]) == {0}
+    (note,) = [n for n in done.leaderboard().tables[0].notes if "completeness" in n]
+    assert note.startswith(
+        "tiny_complete on tiny_pictures: maps miss the sum that the method promises (completeness) by 25.0% in the"
+    )
+    assert "median, 50.0% at most, of 6 items; what makes it smaller: xbench show tiny_complete" in note
+    (tmp_path / "run/rows.parquet").unlink()
+    monkeypatch.setattr(Method, "attribute", None)
+    again = workflow.run(suite, out=tmp_path / "run", fresh=False)
+    pd.testing.assert_frame_equal(again.rows.drop(columns=INFORMATIVE), done.rows.drop(columns=INFORMATIVE), check_exact=True)
+
+
+def test_what_is_said_of_other_maps(tiny_suite, tmp_path):
+    suite = tiny_suite.model_copy(update={"methods": ["tiny_complete(wrong=true)"], "controls": []})
+    with pytest.raises(XbenchError, match=r"tiny_complete\(wrong=true\) says of other than its 4 maps"):
+        workflow.run(suite, out=tmp_path / "run")
 
 
 def test_a_name_that_is_taken(tiny_suite, tmp_path):

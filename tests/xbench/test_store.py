@@ -170,3 +170,15 @@ def test_a_directory_without_rows_has_none(tmp_path):
     found = Store(tmp_path).rows()
     assert found.empty
     assert found.columns.tolist() == SCHEMA.names
+
+
+def test_rows_of_an_older_xbench_lack_what_they_did_not_know(store):
+    table = pa.Table.from_pylist([row(item="a")], schema=SCHEMA)
+    pq.write_table(table.drop_columns("residual"), store.folder / "rows.parquet")
+    store.write_part("u1", [row(item="b", residual=0.25)], {})
+    found = store.compact()
+    assert found.columns.tolist() == SCHEMA.names
+    assert found["residual"].isna().tolist() == [True, False]
+    pq.write_table(table.drop_columns("item"), store.folder / "rows.parquet")
+    with pytest.raises(XbenchError, match=r"it lacks the column item of docs/rows\.md"):
+        store.rows()
