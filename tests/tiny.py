@@ -197,6 +197,12 @@ def tiny_threshold(maps: Tensor, truth: Truth) -> Tensor:
     return (above & truth.mask).sum(dim=(2, 3)) / (above | truth.mask).sum(dim=(2, 3))
 
 
+@metric("tiny_single", kind="ground_truth", version="1", direction="higher", needs={"mask"}, reduce="best")
+def tiny_single(maps: Tensor, truth: Truth) -> Tensor:
+    """The positive map's share inside the mask, as a vector of one threshold: [M, 1]."""
+    return tiny_mass(maps, truth)[:, None]
+
+
 @metric("tiny_deletion", kind="faithfulness", version="1", direction="lower", axes=("share of pixels", "mean probability"))
 @dataclass(frozen=True)
 class TinyDeletion:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pydantic
 
-from xbench import planning, suite
+from xbench import planning, reductions, suite
 from xbench.data import Item
 from xbench.errors import XbenchError
 from xbench.mapstore import MapStore
@@ -25,10 +25,14 @@ from xbench.units import Scene, Unit
 
 @dataclass(frozen=True)
 class Remade:
-    """gallery: pictures and maps by key, as ``Store.gallery`` gives them. values: (method, item) -> the value made anew."""
+    """gallery: pictures and maps by key, as ``Store.gallery`` gives them. values: (method, item) -> the value made anew.
+
+    keys: the same -> the cache key that its row would have here; see keys.py.
+    """
 
     gallery: dict[str, np.ndarray] = field(default_factory=dict)
     values: dict[tuple[str, str], float] = field(default_factory=dict)
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 def explain(
@@ -50,8 +54,17 @@ def explain(
         for part in _parts(scene, [item for item in scene.items(plan.limit) if item.id in items]):
             result = run_unit(Unit("", scene, part, cells, frozenset(items)))
             made.gallery.update(result.gallery)
-            made.values.update({(row["method"], row["item"]): row["value"] for row in result.rows})
+            made.values.update({(row["method"], row["item"]): _value(row, column) for row in result.rows})
+            made.keys.update({(row["method"], row["item"]): row["cache_key"] for row in result.rows})
     return made
+
+
+def _value(row: Mapping[str, Any], column: Column) -> float:
+    """A row's value, or the only entry of its vector where the column's figure is made of such."""
+    vector: list[float] | None = row["vector"]
+    if reductions.is_vector(column.reduce) and vector is not None and len(vector) == 1:
+        return vector[0]
+    return float(row["value"])
 
 
 def _parts(scene: Scene, items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:

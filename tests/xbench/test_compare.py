@@ -21,7 +21,7 @@ from xbench.errors import XbenchError
 from xbench.registry import registry
 from xbench.report import comparisons, pictures
 from xbench.store import SCHEMA, Store
-from xbench.suite import Selection
+from xbench.suite import Selection, Track
 
 ITEMS = 120
 DIRECTIONS = {"deletion": "lower", "pxap": "higher", "rise_score(n=2)": "higher", "rise_score(n=3)": "higher"}
@@ -440,8 +440,30 @@ def test_values_that_have_changed_since_are_said(tiny_suite, tmp_path):
     done = workflow.run(tiny_suite, out=tmp_path / "run")
     moved = done.rows.assign(value=done.rows["value"].where(done.rows["method"] != "tiny_cam", 0.9))
     report = compare.of_methods((moved, done.manifest), "tiny_cam", "tiny_gradient")
-    said = comparisons.to_sheet(report, (done.folder, done.folder), compare.differing(report, "tiny_mass"), 3, tmp_path / "s.png")
-    assert said.startswith("3 items explained anew (3 values differ from the run's")
+    differences = compare.differing(report, "tiny_mass")
+    said = comparisons.to_sheet(report, (done.folder, done.folder), differences, 3, tmp_path / "s.png")
+    assert said.startswith("3 items explained anew (3 values differ from the run's: nothing that they depend on has changed")
+    older = compare.of_methods((moved.assign(cache_key="older"), done.manifest), "tiny_cam", "tiny_gradient")
+    said = comparisons.to_sheet(older, (done.folder,) * 2, compare.differing(older, "tiny_mass"), 3, tmp_path / "s.png")
+    assert "(3 values differ from the run's: they were computed by other code, libraries, weights, pictures or settings" in said
+    there = compare.of_methods((moved, done.manifest | {"device": "cuda:0"}), "tiny_cam", "tiny_gradient")
+    said = comparisons.to_sheet(there, (done.folder,) * 2, compare.differing(there, "tiny_mass"), 3, tmp_path / "s.png")
+    assert "(3 values differ from the run's: they were computed on cuda:0, and here on the CPU)" in said
+
+
+@pytest.mark.parametrize("metric", ["tiny_mass", "tiny_deletion", "tiny_again", "tiny_single"])
+def test_where_nothing_has_changed_nothing_is_said_to_have(metric, tiny_suite, tmp_path):
+    """Of each kind of metric, and of one with a single threshold, whose rows have a vector and no value."""
+    track = Track(dataset="tiny_pictures", metrics=[metric], target="label")
+    suite = tiny_suite.model_copy(update={"tracks": [track], "methods": ["tiny_cam", "tiny_gradient"]})
+    done = workflow.run(suite, out=tmp_path / "run")
+    report = compare.of_methods((done.rows, done.manifest), "tiny_cam", "tiny_gradient")
+    differences = compare.differing(report)
+    out = tmp_path / "sheet.png"
+    assert len(differences) > 1
+    assert (
+        comparisons.to_sheet(report, (done.folder,) * 2, differences, 9, out) == f"{len(differences)} items explained anew: {out}"
+    )
 
 
 def test_a_merged_run_shows_what_its_gallery_keeps(tiny_suite, tmp_path, drawn):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,10 +135,11 @@ def to_sheet(report: Report, folders: tuple[Path, Path], differences: Sequence[D
     from xbench.report import pictures
 
     try:
-        rows, changed = _remade(report, folders, differences[:most])
+        rows, differing = _remade(report, folders, differences[:most])
         said = f"{len(rows)} item{'s' if len(rows) > 1 else ''} explained anew"
-        if changed:
-            said += f" ({changed} values differ from the run's: its code, weights or pictures have changed since)"
+        if differing:
+            whys = [f"{n} values differ from the run's: {why}" for why, n in differing.items()]
+            said += f" ({'; '.join(whys)})"
     except XbenchError as error:
         kept = Store(folders[0]).gallery(), Store(folders[1]).gallery()
         rows = [_row(report, d, kept) for d in differences if _pictured(d, kept)][:most]
@@ -148,28 +150,42 @@ def to_sheet(report: Report, folders: tuple[Path, Path], differences: Sequence[D
     return f"{said}: {path}"
 
 
-def _remade(report: Report, folders: tuple[Path, Path], differences: Sequence[Difference]) -> tuple[list[Row], int]:
-    """(a row of pictures per difference, how many values made anew are not those of the rows)."""
+def _remade(report: Report, folders: tuple[Path, Path], differences: Sequence[Difference]) -> tuple[list[Row], Counter[str]]:
+    """(a row of pictures per difference; why values made anew are not those of the rows -> how many)."""
     from xbench import remake
 
     rows: dict[Difference, Row] = {}
-    changed = 0
+    differing: Counter[str] = Counter()
     for figure in dict.fromkeys(d.figure for d in differences):
         mine = [d for d in differences if d.figure is figure]
         items = {d.item for d in mine}
         galleries = []
-        for side, (folder, (_, manifest)) in enumerate(zip(folders, report.runs, strict=True)):
+        for side, (folder, (known, manifest)) in enumerate(zip(folders, report.runs, strict=True)):
             methods = [figure.methods[side]]
             made = remake.explain(folder, manifest, figure.models[side], figure.column, methods, items)
             galleries.append(made.gallery)
-            values = [(d.values[side], made.values.get((methods[0], d.item), math.nan)) for d in mine]
-            changed += sum(not math.isclose(was, now, rel_tol=1e-3, abs_tol=1e-4) for was, now in values)
+            its = (known["method"] == methods[0]) & (known["model"] == figure.models[side])
+            its &= known["protocol_key"] == figure.column.key
+            keys = dict(zip(known["item"][its], known["cache_key"][its], strict=True))
+            for d in mine:
+                cell = methods[0], d.item
+                if not math.isclose(d.values[side], made.values.get(cell, math.nan), rel_tol=1e-3, abs_tol=1e-4):
+                    differing[_because(manifest, keys[d.item] == made.keys.get(cell))] += 1
         both = galleries[0], galleries[1]
         lost = [d.item for d in mine if not _pictured(d, both)]
         if lost:
             raise XbenchError(f"{', '.join(lost)} of {figure.column.dataset} cannot be explained any more")
         rows |= {d: _row(report, d, both) for d in mine}
-    return [rows[d] for d in differences], changed
+    return [rows[d] for d in differences], differing
+
+
+def _because(manifest: Mapping[str, Any], same_key: bool) -> str:
+    """Why a value made anew is another one. same_key: whether all that it depends on is as it was."""
+    if (device := manifest.get("device", "cpu")) != "cpu":  # part of the key, so that this says nothing more
+        return f"they were computed on {device}, and here on the CPU"
+    if same_key:
+        return "nothing that they depend on has changed, so that the method or the metric does not give the same twice"
+    return "they were computed by other code, libraries, weights, pictures or settings than those at hand"
 
 
 def _keys(difference: Difference, side: int) -> Names:
