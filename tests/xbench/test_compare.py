@@ -451,6 +451,15 @@ def test_values_that_have_changed_since_are_said(tiny_suite, tmp_path):
     assert "(3 values differ from the run's: they were computed on cuda:0, and here on the CPU)" in said
 
 
+def test_runs_of_other_settings_say_so(old):
+    (rows, manifest), more = run(old), {"seed": 0, "device": "cpu"}
+    sides = [(rows, manifest | more | change) for change in ({}, {"seed": 1, "device": "cuda:0"})]
+    notes = compare.of_runs(sides[1], sides[0]).notes
+    assert "the old run has seed 0, the new one 1: whatever is drawn at random differs too" in notes
+    assert "the old run has device cpu, the new one cuda:0: values differ by rounding too" in notes
+    assert compare.of_runs(sides[0], sides[0]).notes == compare.of_runs((rows, manifest), sides[0]).notes
+
+
 @pytest.mark.parametrize("metric", ["tiny_mass", "tiny_deletion", "tiny_again", "tiny_single"])
 def test_where_nothing_has_changed_nothing_is_said_to_have(metric, tiny_suite, tmp_path):
     """Of each kind of metric, and of one with a single threshold, whose rows have a vector and no value."""
