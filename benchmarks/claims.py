@@ -20,6 +20,7 @@ Methods differ in nothing but chance: their scores are exchangeable, except in `
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
@@ -226,26 +227,37 @@ def run(times: int, claims: list[str], kinds: list[str], items: list[int], metho
     parts = 4
     with ProcessPoolExecutor(2) as pool:
         for claim in claims:
-            print(f"\n{claim}: error in % before -> now; power before -> now (best rival with an error of 6 % at most)")
-            print(f"{'':12}{'items':>5}" + "".join(f"{f'{m} methods':>42}" for m in methods), flush=True)
-            for kind in kinds:
-                jobs = {
-                    (n, m): [pool.submit(simulate, claim, kind, n, m, times // parts, part) for part in range(parts)]
-                    for n in items
-                    for m in methods
-                }
-                for n in items:
-                    print(f"{kind:12}{n:5}" + "".join(f"{cell(jobs[n, m]):>42}" for m in methods), flush=True)
+            jobs = {
+                (kind, n, m): [pool.submit(simulate, claim, kind, n, m, times // parts, part) for part in range(parts)]
+                for kind in kinds
+                for n in items
+                for m in methods
+            }
+            cells = {}
+            for place, job in jobs.items():
+                cells[place] = cell([part.result() for part in job])
+                print(f"\r{claim}: {len(cells)} of {len(jobs)}", end="", file=sys.stderr, flush=True)
+            heads = "".join(f"{f'{m} methods':>16}" for m in methods)
+            for what, texts in (
+                ("error in %, before -> now", {place: f"{was:5.1f} -> {now:4.1f}" for place, (was, now, *_) in cells.items()}),
+                (
+                    "power, in brackets of the best rival",
+                    {place: f"{power:.2f} {rival}" for place, (*_, power, rival) in cells.items()},
+                ),
+            ):
+                print(f"\n{f'{claim}: {what}':44}items{heads}")
+                for kind in kinds:
+                    for n in items:
+                        print(f"{kind:44}{n:5}" + "".join(f"{texts[kind, n, m]:>16}" for m in methods), flush=True)
 
 
-def cell(jobs: list) -> str:
-    done = [job.result() for job in jobs]
+def cell(done: list[tuple[dict[str, list], dict[str, list]]]) -> tuple[float, float, float, str]:
+    """(error before and now in %, power, that of the best rival which holds its error, in brackets)."""
     rules = list(done[0][1])
-    error = {rule: 100 * np.mean(np.concatenate([wrong[rule] for wrong, _ in done])) for rule in rules}
-    power = {rule: np.mean(np.concatenate([right[rule] for _, right in done])) for rule in rules}
-    valid = {power[rule]: rule for rule in rules if rule != "xbench" and error[rule] <= 6}
-    best = f"{max(valid):.2f} {valid[max(valid)]}" if valid else "none"
-    return f"{error['before']:.1f} -> {error['xbench']:.1f}; {power['before']:.2f} -> {power['xbench']:.2f} ({best})"
+    error = {rule: 100 * float(np.mean(np.concatenate([wrong[rule] for wrong, _ in done]))) for rule in rules}
+    power = {rule: float(np.mean(np.concatenate([right[rule] for _, right in done]))) for rule in rules}
+    valid = [power[rule] for rule in rules if rule != "xbench" and error[rule] <= 6]
+    return error["before"], error["xbench"], power["xbench"], f"({max(valid):.2f})" if valid else "(none)"
 
 
 def main() -> None:
