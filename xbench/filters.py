@@ -34,6 +34,20 @@ def id_of(spec: str) -> str:
     return spec.partition("(")[0].strip()
 
 
+def joined(
+    run: tuple[pd.DataFrame, Mapping[str, Any]], reference: tuple[pd.DataFrame, Mapping[str, Any]] | None
+) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
+    """What stands in a run's table: (rows with their ``source``, descriptions of all methods, notes on reference rows left out).
+
+    run, reference: rows and manifest. The leaderboard and compare both begin here, so that they judge the same methods.
+    """
+    rows, manifest = run
+    if reference is None:
+        return rows.assign(source="run"), dict(manifest["methods"]), []
+    usable, notes = fitting(*reference, manifest, rows["model"].unique())
+    return beside(rows, usable), {**reference[1]["methods"], **manifest["methods"]}, notes
+
+
 def fitting(
     reference: pd.DataFrame, about: Mapping[str, Any], manifest: Mapping[str, Any], models: Iterable[str]
 ) -> tuple[pd.DataFrame, list[str]]:

@@ -163,16 +163,10 @@ def build(
     Raises:
         XbenchError: something is asked for that there is not.
     """
-    described: dict[str, Mapping[str, Any]] = dict(manifest["methods"])
+    rows, described, left_out = filters.joined((rows, manifest), reference)
     origins = _origins(manifest, "run")
-    left_out: list[str] = []
-    if reference is None:
-        rows = rows.assign(source="run").reset_index(drop=True)
-    else:
-        fitting, left_out = filters.fitting(*reference, manifest, rows["model"].unique())
-        rows = filters.beside(rows, fitting)
-        described = {**reference[1]["methods"], **described}
-        origins += _origins(reference[1], "reference") if (rows["source"] == "reference").any() else []
+    if reference is not None and (rows["source"] == "reference").any():
+        origins += _origins(reference[1], "reference")
     present = set(rows["protocol_key"].unique())
     columns, superseded = filters.newest({key: about for key, about in manifest["columns"].items() if key in present})
     controls = [method for method, about in described.items() if about.get("control")]
@@ -181,7 +175,7 @@ def build(
     found: dict[str, list[Panel]] = {}
     for panel in panels.of_rows(rows, groups.arranged(columns)):
         found.setdefault(panel.model, []).append(panel)
-    models = {**(reference[1]["models"] if reference else {}), **manifest.get("models", {})}
+    models = {**(reference[1].get("models", {}) if reference else {}), **manifest.get("models", {})}
     tables = [_table(model, some, rows, described, models.get(model, {}).get("classes")) for model, some in found.items()]
     title = manifest.get("title") or manifest.get("suite", "")
     notes = _notes(manifest, {about["dataset"] for about in columns.values()}) + superseded + _unreadable(rows)

@@ -27,13 +27,10 @@ def reference(*suites: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
     return read_all(kept) if kept else None
 
 
-def beside_reference(run: tuple[pd.DataFrame, dict[str, Any]]) -> tuple[pd.DataFrame, dict[str, Any]]:
+def beside_reference(run: Run) -> Run:
     """A run with the committed reference rows of its suite that stand beside it in its leaderboard, of methods that it lacks."""
-    rows, manifest = run
-    found = reference(*suites(manifest))
-    if found is None:
-        return run
-    return filters.beside(rows, found[0]), {**manifest, "methods": {**found[1]["methods"], **manifest["methods"]}}
+    rows, methods, _ = filters.joined(run, reference(*suites(run[1])))
+    return rows, {**run[1], "methods": methods}
 
 
 def suites(manifest: Mapping[str, Any]) -> list[str]:

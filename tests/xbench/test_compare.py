@@ -201,6 +201,22 @@ def test_of_two_methods_the_table_decides(base, rng):
     assert "That counts where it was the one question" in comparisons.to_markdown(reports[pair], [])
 
 
+def test_reference_rows_stand_in_a_comparison_as_they_do_in_the_table(base, gains, monkeypatch):
+    """Those of the run's seed, and no others."""
+    mine, manifest = run({("a", "mass"): base + gains})
+    theirs, about = run({("b", "mass"): base, ("c", "mass"): base - gains})
+    for seed, methods in ((0, {"a", "b", "c"}), (1, {"a"})):
+        monkeypatch.setattr(runs, "reference", lambda *suites: (theirs, about | {"seed": 0, "suite": "s"}))
+        rows, joined = runs.beside_reference((mine, manifest | {"seed": seed, "suite": "s"}))
+        assert set(rows["method"]) == methods
+        board = leaderboard.build(mine, manifest | {"seed": seed, "suite": "s"}, runs.reference())
+        assert {line.method for table in board.tables for line in table.lines} == methods
+    rows, joined = runs.beside_reference((mine, manifest | {"seed": 0, "suite": "s"}))
+    report = compare.of_methods((rows, joined), "a", "b")
+    assert only(report).together == 3
+    assert report.notes == ["b is not in the run: its rows are the committed reference's"]
+
+
 def test_of_two_runs_all_figures_are_judged_together(base, rng):
     old = {("a", f"m{k}"): base for k in range(8)}
     new = {key: base + rng.normal(0.03, 0.1, ITEMS) for key in old}

@@ -329,7 +329,7 @@ def _notes(report: Report) -> list[str]:
         )
     sizes = {f.comparison.difference.clusters for f in report.findings}
     if min(sizes) < signflip.FEWEST:
-        notes.append(f"{min(sizes)} source pictures are too few to tell methods apart; it takes {signflip.FEWEST} at least")
+        notes.append(f"{min(sizes)} source pictures are too few for a verdict; it takes {signflip.FEWEST} at least")
     few = sorted({f.means[0].clusters for f in report.findings if f.means[0].approximate})
     if few:
         span = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
