@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from xbench import agreement, claims, filters, groups, panels, published, stats
-from xbench.agreement import Agreement, Friedman
+from xbench import claims, filters, groups, panels, published, stats, table_agreement
 from xbench.filters import Filter
 from xbench.panels import Column, Panel
 from xbench.published import Figure
 from xbench.stats import Estimate, Rank
+from xbench.table_agreement import Agreement, Friedman
 
 INTERRUPTED = "INCOMPLETE: the run was interrupted; start it again to continue"
 SMALL = 0.01  # a residual that is not worth a note, as a share of the promised sum
@@ -180,7 +180,7 @@ def build(
     title = manifest.get("title") or manifest.get("suite", "")
     notes = _notes(manifest, {about["dataset"] for about in columns.values()}) + superseded + _unreadable(rows)
     notes += left_out
-    return Leaderboard(title, tables, origins, agreement.across(tables), notes)
+    return Leaderboard(title, tables, origins, table_agreement.across(tables), notes)
 
 
 def _origins(manifest: Mapping[str, Any], source: str) -> list[Origin]:
@@ -230,7 +230,7 @@ def _table(
     lines.sort(key=lambda line: (line.control, line.mean_rank or math.inf, line.mean_place or math.inf, line.method))
     table = Table(model, [panel.column for panel in found], lines, _quality(mine, classes), inapplicable)
     _cite(table)
-    table.agreement = agreement.within(table)
+    table.agreement = table_agreement.within(table)
     table.notes = _table_notes(table) + _residuals(known)
     return table
 

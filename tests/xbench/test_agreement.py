@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from xbench import agreement
+from xbench import agreement, table_agreement
 from xbench.leaderboard import Cell, Line, Table
 from xbench.panels import Column
 from xbench.stats import Estimate, Rank
@@ -106,15 +106,15 @@ def test_concordance_from_rank_sums():
 
 def test_columns_agree_where_their_directions_are_allowed_for():
     up, down = ("d", "up", "higher"), ("d", "down", "lower")
-    found = agreement.within(table("net", {up: {"a": 0.9, "b": 0.5, "c": 0.1}, down: {"a": 0.1, "b": 0.2, "c": 0.3}}))
+    found = table_agreement.within(table("net", {up: {"a": 0.9, "b": 0.5, "c": 0.1}, down: {"a": 0.1, "b": 0.2, "c": 0.3}}))
     assert found.tau == [[1, 1], [1, 1]]
     assert (found.w, found.methods) == (pytest.approx(1), 3)  # the control is not among them
-    assert agreement.within(table("net", {up: {"a": 0.9, "b": 0.5, "c": 0.1}})) is None
+    assert table_agreement.within(table("net", {up: {"a": 0.9, "b": 0.5, "c": 0.1}})) is None
 
 
 def test_unranked_methods_do_not_count():
     up, down = ("d", "up", "higher"), ("d", "down", "lower")
-    found = agreement.within(
+    found = table_agreement.within(
         table("net", {up: {"a": 0.9, "b": 0.5, "c": 0.1}, down: {"a": 0.1, "b": 0.2, "c": 0.3}}, skipped=("c",))
     )
     assert np.isnan(found.tau).all()
@@ -129,7 +129,7 @@ def test_a_block_for_each_dataset():
         table("two", {("d", "m", "higher"): others, ("grid(d, n=2)", "m", "higher"): others, ("e", "m label", "higher"): figures}),
         table("three", {("d", "m", "higher"): figures, ("e", "m", "higher"): others}),
     ]
-    (test,) = agreement.across(tables)  # another protocol is another test
+    (test,) = table_agreement.across(tables)  # another protocol is another test
     assert (test.metric, test.blocks) == ("m", [(("one", "two", "three"), "d"), (("three",), "e")])
     assert test.mean_ranks == {"a": 1.5, "b": 1.5, "c": 3.0}
     assert test.statistic == pytest.approx(scipy.stats.friedmanchisquare([3, 2], [2, 3], [1, 1]).statistic)
@@ -144,7 +144,7 @@ def test_equal_methods_are_told_apart_in_at_most_five_percent_of_tests_though_mo
             table(f"net{k}", {(f"d{i}", "m", "higher"): dict(zip(names, row, strict=True)) for i, row in enumerate(drawn)})
             for k, drawn in enumerate(shared + 0.7 * rng.normal(size=(3, 4, 8)))
         ]
-        (test,) = agreement.across(tables)
+        (test,) = table_agreement.across(tables)
         wrong += test.p < 0.05 or len(test.best) < 8
     assert wrong / 300 < 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / 300)
 
@@ -152,13 +152,13 @@ def test_equal_methods_are_told_apart_in_at_most_five_percent_of_tests_though_mo
 def test_no_test_of_one_block_or_two_methods():
     figures = {"a": 0.9, "b": 0.5, "c": 0.1}
     up = ("d", "m", "higher")
-    assert agreement.across([table("one", {up: figures}), table("two", {up: figures})]) == []
+    assert table_agreement.across([table("one", {up: figures}), table("two", {up: figures})]) == []
     few = {"a": 0.9, "b": 0.5}
-    assert agreement.across([table("one", {up: few, ("e", "m", "higher"): few})]) == []
+    assert table_agreement.across([table("one", {up: few, ("e", "m", "higher"): few})]) == []
 
 
 def test_the_best_lie_within_the_critical_difference():
     blocks = {(f"d{i}", "m", "higher"): {"a": 0.9, "b": 0.8, "c": 0.1, "e": 0.0} for i in range(8)}
-    (test,) = agreement.across([table("one", blocks)])
+    (test,) = table_agreement.across([table("one", blocks)])
     assert test.critical_difference == pytest.approx(2.569 * math.sqrt(20 / 48), rel=1e-3)
     assert test.best == {"a": 1.0, "b": 2.0}
