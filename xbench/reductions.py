@@ -10,6 +10,7 @@ are honest.
     best(g)            the same for each of g equal parts of the vector, then their mean
     average_precision  the area under precision over recall of pooled histograms: half of the vector counts the positive pixels
                        by score, ascending, the other half the negative ones
+    auroc              the area under the ROC curve, of vectors as roc.py has them; no function of the mean vector
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ def is_vector(name: str) -> bool:
     return name not in ("mean", "class_mean")
 
 
+def is_mean(name: str) -> bool:
+    """Whether the figure is a function of the mean over the items."""
+    return name != "auroc"
+
+
 def is_smooth(name: str) -> bool:
     """Whether the figure is a smooth function of the items; that of the best threshold has a kink where two are equally good."""
     return parse(name).name != "best"
@@ -78,7 +84,7 @@ def of_vectors(name: str) -> Reduction:
 def check(name: str) -> None:
     """Raises XbenchError for a name that is not a reduction."""
     spec = parse(name)
-    known = ("mean", "class_mean", "best", "average_precision")
+    known = ("mean", "class_mean", "best", "average_precision", "auroc")
     valid = spec.name == "best" and len(spec.args) == 1 and isinstance(spec.args[0], int) and spec.args[0] > 0
     if spec.name not in known or (not valid and (spec.args or spec.kwargs)):
         raise XbenchError(f"unknown reduction {name!r}{did_you_mean(spec.name, known)}")

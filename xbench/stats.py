@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse, special
 from scipy import stats as scipy_stats
 
-from xbench import reductions, signflip
+from xbench import reductions, roc, signflip
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -310,8 +310,12 @@ class Scores:
             del self._kept[next(iter(self._kept))]
         figures, resampled, left_out = (_rounded(part, resampled) for part in (figures, resampled, left_out))
         shares = np.bincount(unit[index]) / len(index)
-        smooth = reductions.is_smooth(self.reduce)
-        return Draws(figures, resampled, left_out, self.units[there], shares, len(index), len(names), smooth)
+        units, clusters, smooth = self.units[there], len(names), reductions.is_smooth(self.reduce)
+        if not reductions.is_mean(self.reduce):  # a resample without one of the sides says nothing
+            drawable, usable = (np.isfinite(part).all(axis=-1) for part in (resampled, left_out))
+            resampled, left_out, units, shares = resampled[drawable], left_out[usable], units[usable], shares[usable]
+            clusters = roc.clusters(self.data[methods[0], items], index)
+        return Draws(figures, resampled, left_out, units, shares, len(index), clusters, smooth)
 
     def _minus(self, a: Places, b: Places, items: Mask) -> Draws:
         some, places = np.unique(np.stack([a, b] if self.higher else [b, a]), return_inverse=True)
@@ -319,6 +323,12 @@ class Scores:
 
     def _resampled(self, methods: Places, items: Mask, index: Places, unit: Places) -> tuple[Array, Array, Array]:
         """(figures, resampled, left out), as in Draws. index: of each item's cluster. unit: of each cluster."""
+        if not reductions.is_mean(self.reduce):
+            vectors = self.data[np.ix_(methods, items)]
+            areas = [
+                np.stack([roc.areas(v, weights[:, index]) for v in vectors], axis=-1) for weights in _weights(unit, len(index))
+            ]
+            return areas[0][0], np.concatenate(areas[1:-1]), areas[-1]
         sums, counts = self._sums(methods, items, index)
         with np.errstate(invalid="ignore"):  # of one cluster alone nothing is left
             found = [self._figures(weights @ sums, weights @ counts) for weights in _weights(unit, sums.shape[1])]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from xbench import roc
 from xbench.ood import figures
 from xbench.stats import Scores, draws
 
@@ -51,7 +52,7 @@ def agrees(auroc):
 
 
 def test_areas_are_those_of_a_double_loop():
-    assert agrees(figures.auroc)
+    assert agrees(roc.auroc)
 
 
 @pytest.mark.parametrize("number", range(len(trials())))
@@ -59,17 +60,17 @@ def test_areas_are_those_of_scikit_learn(number):
     metrics = pytest.importorskip("sklearn.metrics")
     values, inside, weights = trials()[number]
     wanted = [metrics.roc_auc_score(inside, values, sample_weight=row) for row in weights]
-    assert figures.auroc(values, inside, weights) == pytest.approx(wanted, abs=1e-12)
+    assert roc.auroc(values, inside, weights) == pytest.approx(wanted, abs=1e-12)
 
 
 def test_known_areas():
     inside, once = np.array([True, True, False, False]), np.ones((1, 4))
     for values, area in (([3, 4, 1, 2], 1), ([1, 2, 3, 4], 0), ([1, 4, 2, 3], 0.5), ([1, 1, 1, 1], 0.5), ([2, 3, 1, 2], 0.875)):
-        assert figures.auroc(np.array(values, dtype=float), inside, once) == pytest.approx(area)
+        assert roc.auroc(np.array(values, dtype=float), inside, once) == pytest.approx(area)
     values = np.array([1.0, 3.0, 2.0, 0.0])
-    assert figures.auroc(np.exp(values), inside, once) == figures.auroc(values, inside, once)
-    assert figures.auroc(-values, inside, once) == 1 - figures.auroc(values, inside, once)
-    assert np.isnan(figures.auroc(values, inside, np.array([[0.0, 0, 1, 2]])))
+    assert roc.auroc(np.exp(values), inside, once) == roc.auroc(values, inside, once)
+    assert roc.auroc(-values, inside, once) == 1 - roc.auroc(values, inside, once)
+    assert np.isnan(roc.auroc(values, inside, np.array([[0.0, 0, 1, 2]])))
 
 
 MUTANTS = [
@@ -91,7 +92,7 @@ MUTANTS = [
 
 @pytest.mark.parametrize(("old", "new"), MUTANTS)
 def test_planted_mutants_of_the_area_are_caught(old, new, mutant):
-    assert not agrees(mutant(figures, old, new).auroc)
+    assert not agrees(mutant(roc, old, new).auroc)
 
 
 # -- intervals ------------------------------------------------------------------------------------------------------------------

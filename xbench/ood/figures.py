@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbench import stats
+from xbench.roc import auroc
 from xbench.stats import Draws, Estimate
 
 CONTRASTS = (("leaf_glosses", "gloss"), ("leaf_glosses", "max_logit"), ("gloss", "max_logit"))
@@ -34,22 +35,6 @@ class Figures:
 
     areas: Mapping[str, Estimate]
     differences: Mapping[tuple[str, str], Estimate]
-
-
-def auroc(values: Array, inside: Mask, weights: Array) -> Array:
-    """How likely an inside picture scores above an outside one, a tie counting half: the area under the ROC curve (Hanley and
-    McNeil 1982), from ranks, without thresholds.
-
-    values, inside: ``[n]``. weights: ``[R, n]``, how often each picture counts. -> ``[R]``, in [0, 1]; .5 is chance. NaN where one
-    side has no weight.
-    """
-    order = np.argsort(values, kind="stable")
-    ranked = values[order]
-    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))  # of runs of equal values
-    ours, theirs = (np.add.reduceat(weights[:, order] * side[order], starts, axis=1) for side in (inside, ~inside))
-    below = theirs.cumsum(axis=1) - theirs / 2
-    pairs = ours.sum(axis=1) * theirs.sum(axis=1)
-    return np.divide((ours * below).sum(axis=1), pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
 
 def measure(pairs: Sequence[Scored], clusters: NDArray[np.generic]) -> tuple[list[Figures], Figures | None]:
