@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from xbench import Batch, Model, ModelView, NotApplicable, XbenchError, method
 from xbench.training import cards, weights
 
-from .itsm import TOKENS, similarity
-from .selection import selected
+from ..clip.itsm import TOKENS, similarity
+from ..clip.selection import selected
 
 SHIPPED = Path(__file__).parent / "weights"
 

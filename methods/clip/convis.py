@@ -18,8 +18,8 @@ from xbench import Batch, ModelView, method
 from xbench.data import generator
 from xbench.maps import min_max
 
+from .._shared import require
 from ._concepts import Ranks, ranks
-from ._shared import require
 from ._windows import Window
 
 CHUNK = 16  # windows that are proposed at once

@@ -11,7 +11,7 @@ from torch import Tensor
 from xbench import Batch, Model, ModelView, method
 from xbench.data import generator
 
-from ._shared import require
+from .._shared import require
 
 TOGETHER = 128  # ablated feature maps in one pass, where the layers before them run only once
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from xbench.methods import _concepts, _windows, convis
+from xbench.methods.clip import _concepts, _windows, convis
 
 from xbench.data import Item, generator
 from xbench.errors import NotApplicable, XbenchError
@@ -185,9 +185,9 @@ MUTANTS = [
 def test_planted_mutants_of_the_source_are_caught(clips, model, batch, few, tmp_path, number):
     old, new = MUTANTS[number]
     folder = registry.get("method", "convis").path.parent
-    source = "\n".join((folder / f"{name}.py").read_text() for name in ("_shared", "_windows", "_concepts", "convis"))
+    source = "\n".join((folder / f"{name}.py").read_text() for name in ("../_shared", "_windows", "_concepts", "convis"))
     assert old in source, old
-    source = re.sub(r"^from (\._\w+|__future__) import .*\n", "", source.replace(old, new), flags=re.MULTILINE)
+    source = re.sub(r"^from (\.+_\w+|__future__) import .*\n", "", source.replace(old, new), flags=re.MULTILINE)
     source = re.sub(r'(@method\(")', rf"\g<1>mutant{number}_", source)
     (tmp_path / "mutant.py").write_text("from __future__ import annotations\n" + source)
     registry.load(str(tmp_path / "mutant.py"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
-from xbench.methods import eclip as module
+from xbench.methods.trained import eclip as module
 
 from xbench import keys, zero_shot
 from xbench.classes import ClassList

@@ -238,7 +238,7 @@ def test_the_plain_forms_catch_mutants(mutant, clips):
     function = registry.get("method", name).make
     source = inspect.getsource(inspect.getmodule(function))
     assert old in source
-    namespace = {"__name__": "xbench.methods.mutant", "__package__": "xbench.methods"}
+    namespace = {"__name__": "xbench.methods.clip.mutant", "__package__": "xbench.methods.clip"}
     exec(compile(_undecorated(source).replace(old, new), "mutant.py", "exec"), namespace)
     found = namespace[name](ModelView(model), batch)
     wanted = reference(name, model, batch, clips)

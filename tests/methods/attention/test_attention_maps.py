@@ -1,54 +1,28 @@
 """Each method against figures worked out by hand, and on a ViT of two blocks whose forward pass is written out below."""
 
-import dataclasses
 import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
 
-from xbench.classes import ClassList
-from xbench.data import Batch, Item
-from xbench.errors import NotApplicable, XbenchError
 from xbench.features import Layout
-from xbench.modelview import Model, ModelView, Preprocessing
+from xbench.modelview import ModelView
 from xbench.registry import registry
 
-METHODS = ["raw_attention", "attention_rollout", "transformer_attribution", "attn_grad_cam", "leave_patch_out"]
+METHODS = ["raw_attention", "attention_rollout", "transformer_attribution", "attn_grad_cam"]
 SPECIFIC = METHODS[2:]
-CLASSES = ClassList(tuple("abcde"))
-KINDS = {
-    "class_token": {},
-    "registers": {"reg_tokens": 2},
-    "pooled": {"global_pool": "avg"},
-    "no_class_token": {"global_pool": "avg", "class_token": False},
-}
-
-
-def vit(**kwargs):
-    """Two blocks of three heads over a grid of 4 x 6 patches, with weights large enough that attention is far from uniform."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = VisionTransformer(
-            img_size=(32, 48), patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=5, qkv_bias=True, **kwargs
-        )
-        for parameter in network.parameters():
-            parameter.data += 0.2 * torch.randn(parameter.shape)
-    return Model("vit", network, Preprocessing((32, 48), 1.0, (0.0,) * 3, (1.0,) * 3), CLASSES)
-
-
-@pytest.fixture(params=KINDS)
-def model(request):
-    return vit(**KINDS[request.param])
 
 
 @pytest.fixture
-def batch():
-    """Three items in four rows."""
-    images = torch.randn(3, 3, 32, 48, generator=torch.Generator().manual_seed(0))[[0, 1, 2, 2]]
-    return Batch(images, torch.tensor([0, 4, 2, 2]), tuple(Item(str(i), str(i), None, "c") for i in range(3)), seed="0")
+def model(vit):
+    return vit
+
+
+@pytest.fixture
+def batch(vit_batch):
+    return vit_batch
 
 
 def explain(name, model, batch):
@@ -172,7 +146,7 @@ def plain(name, model, maps, gradients):
     return np.maximum(sum(read_off(model, g).mean() * read_off(model, m) for m, g in heads) / len(heads), 0)
 
 
-@pytest.mark.parametrize("name", METHODS[:-1])
+@pytest.mark.parametrize("name", METHODS)
 def test_equal_to_a_vit_written_out(name, model, batch):
     found = explain(name, model, batch)
     assert found.shape == (3, 4, 6)
@@ -194,64 +168,12 @@ def test_attention_of_the_view_equals_that_written_out(model, batch):
             assert together == pytest.approx(true, rel=1e-3, abs=1e-5 * abs(true).max())
 
 
-@pytest.mark.parametrize("block", [1, 2])
-def test_leave_patch_out_equals_a_plain_loop(block, model, batch):
-    found = explain(f"leave_patch_out(block={block})", model, batch)
-    assert found.shape == (3, 4 // block, 6 // block)
-    side = 8 * block
-    for i in range(3):
-        image, target = batch.images[i], batch.targets[i]
-        clean = model.network(image[None]).softmax(dim=1)[0, target]
-        for row in range(4 // block):
-            for column in range(6 // block):
-                hidden = image.clone()
-                hidden[:, side * row : side * row + side, side * column : side * column + side] = 0
-                left = model.network(hidden[None]).softmax(dim=1)[0, target]
-                assert float(found[i, row, column]) == pytest.approx(float(clean - left), abs=1e-6)
-    assert found.min() < 0 < found.max()
-
-
-def test_leave_patch_out_costs_a_forward_for_each_patch_and_one(batch):
-    view = ModelView(vit())
-    view.logits(batch)
-    with view.account() as cost:
-        registry.method("leave_patch_out")(view, batch)
-    assert (cost.forwards, cost.backwards) == (25, 0)
-
-
-def test_blocks_tile_the_patches(model, batch):
-    with pytest.raises(XbenchError, match="blocks of 3 do not tile 4 x 6 patches"):
-        explain("leave_patch_out(block=3)", model, batch)
-
-
-def test_leave_patch_out_needs_tokens(tiny_model):
-    images = torch.randn(1, 3, 32, 32)
-    with pytest.raises(NotApplicable, match="leave_patch_out: tiny_net has no grid of tokens; use occlusion"):
-        explain("leave_patch_out", tiny_model, Batch(images, torch.tensor([0]), (Item("a", "a", None, "c"),)))
-
-
-@pytest.mark.parametrize("name", METHODS[:-1])
+@pytest.mark.parametrize("name", METHODS)
 def test_a_network_without_attention_lacks_what_they_need(name, tiny_model):
     assert registry.method(name).needs - tiny_model.capabilities == {"attention"}
 
 
-# -- what every method owes ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", METHODS)
-def test_a_map_depends_on_its_item_alone_and_the_model_stays_as_it_was(name, model, batch):
-    def state():
-        of_modules = {k: list(map(repr, vars(m).items())) for k, m in model.network.named_modules()}
-        return of_modules | {k: v.tolist() for k, v in model.network.state_dict().items()}
-
-    before = state()
-    maps = explain(name, model, batch)
-    assert state() == before
-    assert not maps.requires_grad
-    assert torch.equal(explain(name, model, batch), maps)
-    for i in range(3):
-        row = [i]
-        alone = dataclasses.replace(batch, images=batch.images[row], targets=batch.targets[row], items=batch.items[i : i + 1])
-        assert torch.allclose(explain(name, model, alone)[0], maps[i], rtol=1e-4, atol=1e-5 * float(maps[i].abs().max()))
-    other = explain(name, model, dataclasses.replace(batch, targets=(batch.targets + 1) % 5))
+def test_a_map_depends_on_its_item_alone_and_the_model_stays_as_it_was(name, model, batch, explained):
+    maps, other = explained(name, model, batch)
     assert torch.equal(other, maps) == (name not in SPECIFIC)

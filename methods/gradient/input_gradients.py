@@ -7,7 +7,7 @@ from torch import Tensor
 
 from xbench import Batch, ModelView, method
 
-from ._shared import noisy, require
+from .._shared import noisy, require
 
 
 @method("gradient", needs={"gradients"}, cite="simonyan2014deep")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from captum.attr import IntegratedGradients
 from torch import nn
-from xbench.methods import integrated
+from xbench.methods.gradient import integrated_gradients
 
 from xbench.classes import ClassList
 from xbench.data import Batch, Item, generator
@@ -85,12 +85,12 @@ def test_the_residual_is_what_is_missing_of_the_sum(smooth_model, kinked_model, 
 
 def test_auto_takes_for_each_item_the_points_that_it_needs(kinked_model, smooth_model, batch):
     found, _ = attribution("integrated_gradients(steps=auto)", kinked_model, batch)
-    rungs = [attribution(f"integrated_gradients(steps={n})", kinked_model, batch)[0] for n in integrated.POINTS]
+    rungs = [attribution(f"integrated_gradients(steps={n})", kinked_model, batch)[0] for n in integrated_gradients.POINTS]
     for i in range(3):
         first = next((k for k, rung in enumerate(rungs) if rung.residual[i] <= 0.01), len(rungs) - 1)
         assert torch.equal(found.maps[i], rungs[first].maps[i])
         assert found.residual[i] == rungs[first].residual[i]
-        taken = sum(integrated.POINTS[: first + 1])
+        taken = sum(integrated_gradients.POINTS[: first + 1])
         assert found.passes[i].tolist() == [taken + 2, taken]
     assert float(found.residual.max()) <= 0.01
     assert found.passes[:3, 1].unique().numel() > 1  # not all alike, or the test says nothing
@@ -110,7 +110,7 @@ def test_what_auto_takes_does_not_depend_on_the_companions(kinked_model, batch):
 
 
 def test_auto_stops_at_its_last_rung(kinked_model, batch, monkeypatch):
-    monkeypatch.setattr(integrated, "POINTS", (2, 4))
+    monkeypatch.setattr(integrated_gradients, "POINTS", (2, 4))
     found, _ = attribution("integrated_gradients(steps=auto)", kinked_model, batch)
     assert found.passes[:, 1].tolist() == [6] * 4
     assert torch.equal(found.maps, attribution("integrated_gradients(steps=4)", kinked_model, batch)[0].maps)

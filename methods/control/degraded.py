@@ -7,7 +7,7 @@ from torch import Tensor
 
 from xbench import Batch, Method, ModelView, method
 
-from ._shared import require
+from .._shared import require
 
 
 @method("shifted", control=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from xbench import Batch, Blends, ModelView, method
 from xbench.maps import resize
 
-from ._shared import require
+from .._shared import require
 
 
 @method("score_cam", needs={"feature_maps"}, cite="wang2020scorecam")

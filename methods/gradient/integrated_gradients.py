@@ -11,7 +11,7 @@ from torch import Tensor
 from xbench import Attribution, Batch, ModelView, method
 from xbench.probing import substrate
 
-from ._shared import noisy, require
+from .._shared import noisy, require
 
 POINTS = (16, 32, 64, 128, 256, 512)  # that steps=auto tries one after another
 TOLERANCE = 0.01  # of S(x) - S(b), at which it is content

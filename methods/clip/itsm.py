@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from xbench import Batch, ModelView, method
 from xbench.maps import min_max
 
-from ._shared import require
+from .._shared import require
 
 TOKENS = {"patch_tokens", "text"}
 

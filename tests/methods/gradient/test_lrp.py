@@ -28,7 +28,7 @@ def lrp() -> Method:
 
 @pytest.fixture(scope="module")
 def rules(lrp):
-    from xbench.methods import _lrp_rules
+    from xbench.methods.gradient import _lrp_rules
 
     return _lrp_rules
 
@@ -377,7 +377,7 @@ def test_the_check_runs_once_a_model_and_one_pass_each_way_is_charged(lrp):
 
 
 def test_the_model_is_left_as_it_was_found_and_its_copy_goes_with_it(lrp):
-    from xbench.methods.lrp import _altered
+    from xbench.methods.gradient.lrp import _altered
 
     gc.collect()
     known = len(_altered)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from xbench.methods import ablation
+from xbench.methods.cam import ablation_cam
 
 from xbench.classes import ClassList
 from xbench.data import Batch, Item
@@ -60,9 +60,9 @@ def by_loop(model, image, target, top=0) -> torch.Tensor:
 
 @pytest.mark.parametrize(("together", "top"), [(128, 0), (5, 0), (5, 7)])
 def test_the_plain_loop_on_a_network_with_a_plain_head(together, top, tiny_model, batch, monkeypatch):
-    monkeypatch.setattr(ablation, "TOGETHER", together)
+    monkeypatch.setattr(ablation_cam, "TOGETHER", together)
     tiny_model.network.second.bias.data[2] = -1e6  # a dead channel
-    assert ablation._apart(tiny_model, (32, 32))
+    assert ablation_cam._apart(tiny_model, (32, 32))
     maps = registry.method(f"ablation_cam(top={top})")(ModelView(tiny_model), batch)
     assert maps.shape == (3, 8, 8)
     for row in range(3):
@@ -74,7 +74,7 @@ def test_the_plain_loop_on_a_network_with_a_plain_head(together, top, tiny_model
 def test_the_plain_loop_behind_residual_connections(vit, batch):
     assert vit.layout.kind == "tokens"
     assert vit.layout.extra == 1
-    assert not ablation._apart(vit, (32, 32))
+    assert not ablation_cam._apart(vit, (32, 32))
     maps = registry.method("ablation_cam")(ModelView(vit), batch)
     assert maps.shape == (3, 4, 4)
     for row in range(3):
