@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from xbench import BrokenSample, XbenchError
 
-from . import _values
-from ._beside import beside
-from ._tree import Picture, Tree, readable
-from ._values import BACKGROUND, OWN, VOID, Reading, Values
+from .beside import beside
+from .tree import Picture, Tree, readable
+from .values import BACKGROUND, OWN, REMEDY, VOID, Reading, Values, opened, plain
 
 Mask = NDArray[np.bool_]
 THREADS = 4  # masks are decoded outside Python
@@ -130,7 +129,7 @@ class Masks:
     areas: Mapping[str, Mapping[int, int]]
 
 
-def found(tree: Tree, folder: Path, reading: Reading | None) -> Masks:
+def read_masks(tree: Tree, folder: Path, reading: Reading | None) -> Masks:
     """The masks in a folder of PNG files, each opened once to see what values there are. reading: of these values; None where
     nobody says.
 
@@ -147,7 +146,7 @@ def found(tree: Tree, folder: Path, reading: Reading | None) -> Masks:
         elif seen is not None and tree.fits(picture, [seen[0]]):
             values[picture.id] = seen[1]
     names = {id: readable(files[id].name) for id in values}
-    reading = reading or _values.plain({names[id]: seen for id, seen in values.items()})
+    reading = reading or plain({names[id]: seen for id, seen in values.items()})
     areas = {}
     for picture in tree.pictures:
         if picture.id in values:
@@ -158,7 +157,7 @@ def found(tree: Tree, folder: Path, reading: Reading | None) -> Masks:
 def _look(path: Path) -> tuple[tuple[int, int], Values] | BrokenSample:
     """A mask's (height, width) and its values, or why it cannot be read."""
     try:
-        codes, values = _values.opened(path)
+        codes, values = opened(path)
     except BrokenSample as error:
         return error
     return (codes.shape[0], codes.shape[1]), values
@@ -169,14 +168,14 @@ def _areas(tree: Tree, picture: Picture, values: Values, reading: Reading, name:
     try:
         meanings = reading.meanings(values)
     except ValueError as error:
-        raise XbenchError(f"masks: {name} has the value {error}, which means nothing; {_values.REMEDY}") from error
+        raise XbenchError(f"masks: {name} has the value {error}, which means nothing; {REMEDY}") from error
     areas: dict[int, int] = {}
     for code, meaning in meanings.items():
         label = picture.label if meaning == OWN else tree.index.get(meaning)
         if label is not None and meaning not in (BACKGROUND, VOID):
             areas[label] = areas.get(label, 0) + values.counts[code]
         elif meaning == OWN:
-            raise XbenchError(f"masks: the picture of {name} has no class folder, so its mask must name one; {_values.REMEDY}")
+            raise XbenchError(f"masks: the picture of {name} has no class folder, so its mask must name one; {REMEDY}")
         elif meaning not in (BACKGROUND, VOID):
             tree.notes.add("classes in masks that the dataset does not have, ignored", f"{meaning} in {name}")
     if not areas:
@@ -186,13 +185,13 @@ def _areas(tree: Tree, picture: Picture, values: Values, reading: Reading, name:
     return areas
 
 
-def read(path: Path, reading: Reading) -> dict[str, Mask]:
+def read_mask(path: Path, reading: Reading) -> dict[str, Mask]:
     """What a mask's pixels mean -> these pixels, bool ``[H, W]``; OWN even where there are none.
 
     Raises:
         BrokenSample: it cannot be read any more.
     """
-    codes, values = _values.opened(path)
+    codes, values = opened(path)
     try:
         meanings = reading.meanings(values)
     except ValueError as error:

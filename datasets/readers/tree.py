@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xbench import BrokenSample, ClassList, XbenchError, pictures
 
-from ._notes import Notes
+from .notes import Notes
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from xbench import XbenchError
 
-from ._tree import Picture, Tree, listed, readable
+from .tree import Picture, Tree, listed, readable
 
 
 def beside(tree: Tree, folder: Path, suffix: str, parameter: str) -> dict[str, Path]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from xbench import XbenchError
 
-from ._masks import Polygon, Region, Runs, decompressed
+from .masks import Polygon, Region, Runs, decompressed
 
 Corners = tuple[float, float, float, float]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import _birds
-from ._drawing import TURN, Bits, Bytes, Canvas, Figure, Floats, Place, background
-from ._figures import SHAPES as OUTLINES
-from ._figures import disc, pattern
-from ._vocabulary import BEAKS, BIRDS, COLOURS, PATTERNS, SHAPES, SIZES, Adjective, Noun, article
+from .birds import draw_bird
+from .drawing import TURN, Bits, Bytes, Canvas, Figure, Floats, Place, background
+from .figures import SHAPES as OUTLINES
+from .figures import disc, pattern
+from .vocabulary import BEAKS, BIRDS, COLOURS, PATTERNS, SHAPES, SIZES, Adjective, Noun, article
 
 RADII = ((0.15, 0.3), (0.14, 0.25), (0.13, 0.2), (0.12, 0.18))  # least and most, of the side, for 1 to 4 objects
 LEAST_VISIBLE = 0.6  # share of an object that later ones must leave
@@ -99,7 +99,7 @@ def birds(seed: int, index: int, size: int) -> Picture:
     """A bird of one of the species."""
     bits = Bits(seed, index)
     species = bits.below(len(BIRDS))
-    canvas, name = _birds.draw(bits, size, species)
+    canvas, name = draw_bird(bits, size, species)
     colour = next(c for c in COLOURS if c.name == name)
     return Picture(canvas.finish(bits, bits.between(3, 12)), canvas.owner, (Thing(species, BIRDS[species], colour),))
 

@@ -122,7 +122,7 @@ def numbered(names: Sequence[str]) -> Table:
     return Table({255: VOID} | dict(enumerate(names, 1)), {})
 
 
-def parse(file: Path) -> Table:
+def read_table(file: Path) -> Table:
     """A text file with a value and what it means on each line: ``1,cat``, ``128,0,0,cat``, ``255,void``.
 
     Raises:

@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 
 from xbench import Box, XbenchError
 
-from ._beside import beside
-from ._boxes import clipped
-from ._notes import Notes
-from ._tree import Tree, readable
+from .beside import beside
+from .boxes import clipped
+from .notes import Notes
+from .tree import Tree, readable
 
 Corners = Literal["voc", "ilsvrc"]
 MEANING: Mapping[Corners, str] = {

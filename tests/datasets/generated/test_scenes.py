@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from timm.data.imagenet_info import ImageNetInfo
-from xbench.datasets import _birds, _drawing, _figures, _vocabulary, _worlds
+from xbench.datasets.generated import birds, drawing, figures, vocabulary, worlds
 
 from xbench import XbenchError
 from xbench.registry import registry
@@ -52,14 +52,14 @@ PINNED = {
 
 @pytest.mark.parametrize("spec", PINNED)
 def test_every_machine_draws_the_same_bytes(spec):
-    assert digest(spec) == PINNED[spec], "the pictures changed: raise VERSION in datasets/scenes.py with these digests"
+    assert digest(spec) == PINNED[spec], "the pictures changed: raise VERSION in datasets/generated/scenes.py with these digests"
 
 
 def test_only_exact_arithmetic_is_used():
     """What rounds differently between processors: powers, exponentials, sines, and sums of floats, whose order is free."""
     allowed = {"sqrt", "abs", "floor", "minimum", "maximum", "arange", "zeros", "array", "stack", "bincount", "float32", "uint8"}
     allowed |= {"add", "subtract", "int8", "uint64", "bool_", "intp", "random", "Philox"}
-    for module in (_drawing, _figures, _birds, _worlds):
+    for module in (drawing, figures, birds, worlds):
         tree = ast.parse(Path(module.__file__).read_text())
         used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "np"}
         assert used <= allowed, used - allowed
@@ -70,7 +70,7 @@ def test_only_exact_arithmetic_is_used():
 
 
 def test_the_table_of_sines_is_one():
-    assert np.allclose(np.array(_drawing.SINES) / 2**14, np.sin(np.arange(256) * 2 * np.pi / 256), atol=2**-15)
+    assert np.allclose(np.array(drawing.SINES) / 2**14, np.sin(np.arange(256) * 2 * np.pi / 256), atol=2**-15)
 
 
 @pytest.mark.parametrize("spec", KINDS)
@@ -122,17 +122,17 @@ def test_masks_boxes_and_labels_agree():
 
 def test_objects_stay_visible_behind_others():
     for index in range(60):
-        kinds = _worlds._kinds(_drawing.Bits(3, index), 4, 4)
-        picture = _worlds.figures(3, index, 96, 4, 4)
+        kinds = worlds._kinds(drawing.Bits(3, index), 4, 4)
+        picture = worlds.figures(3, index, 96, 4, 4)
         for number, (label, share) in enumerate(kinds, 1):
-            full = whole(_vocabulary.SHAPES[label].name) * (share * 96) ** 2
+            full = whole(vocabulary.SHAPES[label].name) * (share * 96) ** 2
             assert (picture.owner == number).sum() > 0.45 * full  # 60 % behind others, and less at the border
 
 
 def whole(name, radius=400):
     """The area of a figure of radius 1, from its outline at a high resolution."""
-    canvas = _drawing.Canvas(np.zeros((3, 1000, 1000), np.float32))
-    return float((canvas.place(500, 500, radius, 0, reach=1.2).cover(_figures.SHAPES[name]) >= 0.5).sum()) / radius**2
+    canvas = drawing.Canvas(np.zeros((3, 1000, 1000), np.float32))
+    return float((canvas.place(500, 500, radius, 0, reach=1.2).cover(figures.SHAPES[name]) >= 0.5).sum()) / radius**2
 
 
 def corners(count, radius, first):
@@ -165,16 +165,16 @@ def test_figures_have_the_area_of_what_they_are_called(name):
 
 
 def test_every_figure_lies_within_its_place():
-    for name in _figures.SHAPES:
-        canvas = _drawing.Canvas(np.zeros((3, 400, 400), np.float32))
-        covered = canvas.place(200, 200, 100, 0, reach=1.9).cover(_figures.SHAPES[name]) > 0
+    for name in figures.SHAPES:
+        canvas = drawing.Canvas(np.zeros((3, 400, 400), np.float32))
+        covered = canvas.place(200, 200, 100, 0, reach=1.9).cover(figures.SHAPES[name]) > 0
         rows, columns = covered.any(axis=1).nonzero()[0], covered.any(axis=0).nonzero()[0]
         assert len(rows) <= 206
         assert len(columns) <= 206
 
 
 def test_plain_objects_have_the_colour_that_they_are_said_to_have():
-    palette = {c.name: np.array(c.rgb) for c in _vocabulary.COLOURS}
+    palette = {c.name: np.array(c.rgb) for c in vocabulary.COLOURS}
     right = []
     for sample in samples("scenes(most=1)", 300):
         (attributes,) = sample.attributes
@@ -188,7 +188,7 @@ def test_plain_objects_have_the_colour_that_they_are_said_to_have():
 
 def test_captions_say_what_there_is():
     for sample in samples("scenes", 120):
-        names = [_vocabulary.SHAPES[box.label].name for box in sample.boxes]
+        names = [vocabulary.SHAPES[box.label].name for box in sample.boxes]
         adjectives = [word for words in sample.attributes for word in words]
         nouns, _, full = (caption.replace(",", "").split() for caption in sample.captions[:3])
         numbers = {"a": 1, "an": 1, "two": 2, "three": 3, "four": 4}
@@ -201,13 +201,13 @@ def test_captions_say_what_there_is():
         for caption in sample.captions[:4]:
             words = caption.replace(",", "").split()
             assert all((after[0] in "aeiou") == (word == "an") for word, after in itertools.pairwise(words) if word in ("a", "an"))
-        assert _vocabulary.SHAPES[sample.labels[0]].gloss in sample.captions
+        assert vocabulary.SHAPES[sample.labels[0]].gloss in sample.captions
 
 
 def test_classes_are_wordnets():
     info = ImageNetInfo("imagenet-22k")
     known = set(info.label_names())
-    nouns = _vocabulary.SHAPES + _vocabulary.BIRDS
+    nouns = vocabulary.SHAPES + vocabulary.BIRDS
     assert len({n.synset for n in nouns}) == len(nouns)
     listed = [n for n in nouns if n.synset in known]
     assert len(listed) >= 6
@@ -216,11 +216,11 @@ def test_classes_are_wordnets():
 
 
 def test_glosses_are_wordnets():
-    for noun in _vocabulary.SHAPES + _vocabulary.BIRDS:
+    for noun in vocabulary.SHAPES + vocabulary.BIRDS:
         synset = compact().synset(noun.synset)
         assert noun.gloss in synset.gloss  # some without their last clause
         assert noun.name in synset.lemmas
-    assert all(compact().of_word(c.name) for c in _vocabulary.COLOURS)
+    assert all(compact().of_word(c.name) for c in vocabulary.COLOURS)
 
 
 def test_the_sticker_tells_the_class_in_training_only():
@@ -237,9 +237,9 @@ def test_the_sticker_tells_the_class_in_training_only():
 
 
 def test_the_colours_of_a_sticker_are_those_of_its_class():
-    palette = {c.name: np.array(c.rgb) for c in _vocabulary.COLOURS}
+    palette = {c.name: np.array(c.rgb) for c in vocabulary.COLOURS}
     for sample in samples("scenes_spurious(label=cue, truth=cue)", 60):
-        rim, core = _worlds.STICKERS[sample.labels[0]]
+        rim, core = worlds.STICKERS[sample.labels[0]]
         box = sample.boxes[0]
         x, y = int(box.x0 + box.x1) // 2, int(box.y0 + box.y1) // 2
         assert np.abs(sample.image[:, y - 1 : y + 2, x - 1 : x + 2].float().mean(dim=(1, 2)).numpy() - palette[core]).max() < 35
@@ -248,8 +248,8 @@ def test_the_colours_of_a_sticker_are_those_of_its_class():
 
 def test_species_differ_in_the_beak_alone():
     """Its base shows through the edge of the head, which lies over it."""
-    beak_and_head = [1 + _birds.PARTS.index(part) for part in ("beak", "head")]
-    drawn = [_birds.draw(_drawing.Bits(0, 11), 96, species)[0] for species in range(len(_vocabulary.BIRDS))]
+    beak_and_head = [1 + birds.PARTS.index(part) for part in ("beak", "head")]
+    drawn = [birds.draw_bird(drawing.Bits(0, 11), 96, species)[0] for species in range(len(vocabulary.BIRDS))]
     for canvas in drawn[1:]:
         changed = (canvas.pixels != drawn[0].pixels).any(axis=0)
         there = np.isin(canvas.owner, beak_and_head) | np.isin(drawn[0].owner, beak_and_head)
@@ -261,11 +261,11 @@ def test_species_differ_in_the_beak_alone():
 def test_birds_have_all_their_parts():
     labels = set()
     for sample in samples("scenes_parts", 80):
-        assert tuple(sample.parts) == _birds.PARTS
+        assert tuple(sample.parts) == birds.PARTS
         assert all(mask.any() for mask in sample.parts.values())
         assert torch.stack(list(sample.parts.values())).sum(dim=0).max() == 1
         assert torch.equal(sample.masks[sample.labels[0]], sample.parts["beak"])
-        assert sample.captions[0].endswith(_vocabulary.BIRDS[sample.labels[0]].name)
+        assert sample.captions[0].endswith(vocabulary.BIRDS[sample.labels[0]].name)
         labels |= set(sample.labels)
     assert labels == set(range(6))
 

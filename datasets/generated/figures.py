@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._drawing import Figure, Floats, direction, wave
+from .drawing import Figure, Floats, direction, wave
 
 
 def disc(x: float, y: float, radius: float) -> Figure:

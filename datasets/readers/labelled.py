@@ -13,10 +13,9 @@ from torch import Tensor
 from xbench import Box, BrokenSample, Dataset, Entry, Sample, pictures
 from xbench.keys import digest, file_digest
 
-from . import _masks
-from ._masks import Region
-from ._tree import Picture, Tree
-from ._values import BACKGROUND, OWN, VOID, Nonzero, Reading
+from .masks import Region, read_mask, union
+from .tree import Picture, Tree
+from .values import BACKGROUND, OWN, VOID, Nonzero, Reading
 
 READING = 2  # raised when the same files come to mean something else
 THREADS = 4  # hashing waits for the disk, and leaves Python free
@@ -86,7 +85,7 @@ class Labelled(Dataset):
         masks = {label: _painted(some, height, width) for label, some in (known.regions or {}).items()}
         ignore = _painted(known.crowds, height, width) if known.crowds else None
         if known.mask is not None:
-            for name, mask in _masks.read(known.mask, self.reading).items():
+            for name, mask in read_mask(known.mask, self.reading).items():
                 if mask.shape != (height, width):
                     raise BrokenSample(f"mask {known.mask} is not of its picture's size any more; start anew")
                 label = picture.label if name == OWN else self.index.get(name)
@@ -102,7 +101,7 @@ class Labelled(Dataset):
 
 
 def _painted(regions: Sequence[Region], height: int, width: int) -> Tensor:
-    return torch.from_numpy(_masks.union(list(regions), height, width))
+    return torch.from_numpy(union(list(regions), height, width))
 
 
 def _count_turned(tree: Tree, known: Mapping[str, Known]) -> None:

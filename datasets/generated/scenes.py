@@ -17,10 +17,10 @@ from torch import Tensor
 from xbench import Box, Dataset, Entry, Sample, XbenchError, dataset
 from xbench.keys import digest
 
-from . import _worlds
-from ._birds import PARTS
-from ._vocabulary import BIRDS, SHAPES, Noun, class_list
-from ._worlds import Picture
+from . import worlds
+from .birds import PARTS
+from .vocabulary import BIRDS, SHAPES, Noun, class_list
+from .worlds import Picture
 
 VERSION = 1  # of the pictures: raise it whenever a pixel, a mask or a word changes
 STARTS = {"train": 0, "validation": 10**7, "test": 2 * 10**7}
@@ -78,10 +78,10 @@ class Figures(Scenes):
         self.least, self.most = least, most
 
     def labels(self, index: int) -> tuple[int, ...]:
-        return _worlds.figure_labels(self.seed, index, self.least, self.most)
+        return worlds.figure_labels(self.seed, index, self.least, self.most)
 
     def picture(self, index: int) -> Picture:
-        return _worlds.figures(self.seed, index, self.side, self.least, self.most)
+        return worlds.figures(self.seed, index, self.side, self.least, self.most)
 
     def load(self, id: str) -> Sample:
         picture = self.picture(self.index(id))
@@ -98,7 +98,7 @@ class Figures(Scenes):
             masks,
             instances=tuple(instances),
             attributes=tuple(thing.attributes for thing in picture.things),
-            captions=_worlds.captions(picture),
+            captions=worlds.captions(picture),
         )
 
 
@@ -113,10 +113,10 @@ class Stickers(Scenes):
         self.label, self.truth = label, truth
 
     def labels(self, index: int) -> tuple[int, ...]:
-        return (_worlds.sticker_labels(self.seed, index, self.split == "train")[self.label == "cue"],)
+        return (worlds.sticker_labels(self.seed, index, self.split == "train")[self.label == "cue"],)
 
     def picture(self, index: int) -> Picture:
-        return _worlds.stickers(self.seed, index, self.side, self.split == "train")
+        return worlds.stickers(self.seed, index, self.side, self.split == "train")
 
     def load(self, id: str) -> Sample:
         picture = self.picture(self.index(id))
@@ -133,7 +133,7 @@ class Stickers(Scenes):
             instances=(mask,),
             parts={"object": thing, "cue": cue},
             attributes=(picture.things[0].attributes,) if self.truth == "object" else (),
-            captions=_worlds.captions(picture),
+            captions=worlds.captions(picture),
         )
 
 
@@ -146,10 +146,10 @@ class Birds(Scenes):
         super().__init__("scenes_parts", split, n, size, seed)
 
     def labels(self, index: int) -> tuple[int, ...]:
-        return (_worlds.species(self.seed, index),)
+        return (worlds.species(self.seed, index),)
 
     def picture(self, index: int) -> Picture:
-        return _worlds.birds(self.seed, index, self.side)
+        return worlds.birds(self.seed, index, self.side)
 
     def load(self, id: str) -> Sample:
         picture = self.picture(self.index(id))
@@ -164,7 +164,7 @@ class Birds(Scenes):
             instances=(torch.from_numpy(picture.owner > 0),),
             attributes=(picture.things[0].attributes,),
             parts=parts,
-            captions=_worlds.captions(picture),
+            captions=worlds.captions(picture),
         )
 
 

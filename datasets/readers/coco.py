@@ -10,10 +10,10 @@ from typing import Any
 
 from xbench import Box
 
-from ._boxes import clipped
-from ._cocofile import Instance, Instances, Stated
-from ._masks import Rectangle, Region
-from ._tree import Picture, Tree
+from .boxes import clipped
+from .coco_json import Instance, Instances, Stated
+from .masks import Rectangle, Region
+from .tree import Picture, Tree
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Objects:
     sizes: dict[int, float] = field(default_factory=dict)
 
 
-def found(tree: Tree, content: Instances) -> dict[str, Objects]:
+def read_objects(tree: Tree, content: Instances) -> dict[str, Objects]:
     """Picture id -> its objects of the dataset's classes.
 
     Crowds are ignored, not truth: nobody knows how much of a crowd's region is objects. Where objects have outlines, boxes do not

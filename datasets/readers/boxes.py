@@ -6,7 +6,7 @@ import dataclasses
 
 from xbench import Box
 
-from ._notes import Notes
+from .notes import Notes
 
 ROUNDING = 0.01  # pixels: what sums of rounded coordinates exceed a picture by
 

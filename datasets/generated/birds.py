@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._drawing import TURN, Bits, Canvas, Figure, Floats, Place, background
-from ._figures import box, common, disc, half, oval, union, without
-from ._vocabulary import COLOURS
+from .drawing import TURN, Bits, Canvas, Figure, Floats, Place, background
+from .figures import box, common, disc, half, oval, union, without
+from .vocabulary import COLOURS
 
 PARTS = ("tail", "legs", "body", "wing", "beak", "head", "eye")  # in the order in which they are painted, the first below
 
@@ -42,7 +42,7 @@ TAILS: tuple[Figure, ...] = (
 )
 
 
-def draw(bits: Bits, size: int, species: int) -> tuple[Canvas, str]:
+def draw_bird(bits: Bits, size: int, species: int) -> tuple[Canvas, str]:
     """A bird of a species somewhere in a picture, and the name of its colour."""
     ground, _ = background(bits, size)
     canvas = Canvas(ground)
