@@ -6,9 +6,16 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import types
 from pathlib import Path
 
 import pytest
+
+from xbench import keys
+from xbench.errors import XbenchError
+from xbench.plugins import BOUND
+from xbench.registry import registry
+from xbench.specs import Spec
 
 ROOT = Path(__file__).parent.parent
 FAMILIES = ("methods", "metrics", "datasets", "models")
@@ -46,6 +53,34 @@ def test_a_family_imports_the_core_and_its_siblings_only(path):
         assert level <= depth, f"{path.name}: relative import of {module} from outside the family"
         assert parts[0] not in FAMILIES
         assert not (parts[0] == "xbench" and len(parts) > 1 and parts[1] in FAMILIES), f"{path.name} imports {module}"
+
+
+def used(module: types.ModuleType, family: str) -> set[Path]:
+    """The files of the family's modules whose functions, classes or selves a module holds, and of what those hold in turn."""
+    found, todo = {module}, [module]
+    while todo:
+        names = {getattr(v, "__module__", None) or getattr(v, "__name__", "") for v in vars(todo.pop()).values()}
+        new = {sys.modules[n] for n in names if isinstance(n, str) and n.startswith(f"xbench.{family}.")} - found
+        found |= new
+        todo += new
+    return {Path(str(m.__file__)).resolve() for m in found}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_depend_on_whatever_a_plugin_imports_from_its_family_other_folders_too(family):
+    kind, crossing = family.removesuffix("s"), 0
+    for id in registry.ids(kind):
+        if not registry.known[kind, id].startswith(f"xbench.{family}."):
+            continue
+        try:
+            plugin = registry.get(kind, id)
+        except XbenchError:  # an extra is not installed
+            continue
+        found = used(sys.modules[plugin.module], family)
+        sources = {path.resolve() for path in keys.sources(BOUND[kind](plugin, Spec(id), {}))}
+        assert found <= sources, f"{id}: {found - sources}"
+        crossing += any(path.parent != plugin.path.resolve().parent for path in found)
+    assert crossing or family == "models"  # which is flat
 
 
 @pytest.mark.parametrize(
