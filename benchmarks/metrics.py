@@ -37,7 +37,7 @@ import torch
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from scipy.stats import kendalltau
 from torch import Tensor, nn
-from xbench.metrics._imputation import impute
+from xbench.metrics.faithfulness._imputation import impute
 
 from xbench.classes import imagenet_1k
 from xbench.data import Batch, Item

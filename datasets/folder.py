@@ -12,14 +12,14 @@ from typing import Literal
 
 from xbench import Box, ClassList, Dataset, XbenchError, dataset
 
-from . import _coco, _masks, _values, _voc
-from ._coco import Objects
-from ._cocofile import Instances
-from ._labelled import Known, Labelled
-from ._masks import Masks
-from ._notes import Notes
-from ._tree import Picture, Tree, picture, scan
-from ._values import Reading
+from .readers import voc
+from .readers.coco import Objects, read_objects
+from .readers.coco_json import Instances
+from .readers.labelled import Known, Labelled
+from .readers.masks import Masks, read_masks
+from .readers.notes import Notes
+from .readers.tree import Picture, Tree, picture, scan
+from .readers.values import VOC, VOC_TABLE, Nonzero, Reading, Table, numbered, read_table
 
 Size = tuple[bool, float]  # of an object: whether it is not difficult, area
 WORDS = ("", "voc", "classes", "nonzero")  # for values
@@ -71,26 +71,26 @@ def folder(
     inside = scan(home, "folder", notes, but={path.resolve() for path in paths.values()}, flat=True)
     names = _names(inside, paths.get("classes"))
     tree = Tree(_in_turn(inside, names), _class_list(names), notes, upright=True)
-    written = _voc.read(tree, paths["boxes"]) if "boxes" in paths else {}
+    written = voc.read(tree, paths["boxes"]) if "boxes" in paths else {}
     content = Instances.parse(paths["coco"]) if coco else None
     reading = _reading(values, names)
     if not names:
         said = sorted({name for _, annotation in written.values() for name, *_ in annotation.objects})
-        said = [*(reading.names if isinstance(reading, _values.Table) else ()), *(content.names if content else ()), *said]
-        names = _values.VOC if devkit and set(said) <= set(_values.VOC) else tuple(dict.fromkeys(said))
+        said = [*(reading.names if isinstance(reading, Table) else ()), *(content.names if content else ()), *said]
+        names = VOC if devkit and set(said) <= set(VOC) else tuple(dict.fromkeys(said))
         tree = dataclasses.replace(tree, classes=_class_list(names))
 
-    whose: _voc.Corners = corners or _voc.convention(written, notes)
-    drawn = _voc.boxes(tree, written, whose)
-    painted = _masks.found(tree, paths["masks"], reading) if "masks" in paths else None
-    objects = _coco.found(tree, content) if content else {}
+    whose: voc.Corners = corners or voc.convention(written, notes)
+    drawn = voc.boxes(tree, written, whose)
+    painted = read_masks(tree, paths["masks"], reading) if "masks" in paths else None
+    objects = read_objects(tree, content) if content else {}
     if devkit and not coco:
         _keep(tree, painted.files if painted else drawn)
     known = {picture.id: found for picture in tree.pictures if (found := _known(picture, drawn, painted, objects))}
     files = {"boxes": {id: written[id][0] for id in known if id in drawn}}
     files["masks"] = {id: found.mask for id, found in known.items() if found.mask is not None}
     extra = {key: path for key, path in paths.items() if key in ("coco", "classes")}
-    if isinstance(reading, _values.Table) and values not in WORDS:
+    if isinstance(reading, Table) and values not in WORDS:
         extra["values"] = Path(values).expanduser()
     outlined = painted is not None or any(found.regions for found in known.values())
     how = (whose if drawn else "", values if values in WORDS else "")
@@ -130,13 +130,13 @@ def _reading(values: str, names: Sequence[str]) -> Reading | None:
         case "":
             return None
         case "voc":
-            return _values.VOC_TABLE
+            return VOC_TABLE
         case "classes":
-            return _values.numbered(names)
+            return numbered(names)
         case "nonzero":
-            return _values.Nonzero()
+            return Nonzero()
         case _:
-            return _values.parse(Path(values).expanduser())
+            return read_table(Path(values).expanduser())
 
 
 def _keep(tree: Tree, known: Collection[str]) -> None:

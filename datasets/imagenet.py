@@ -9,10 +9,10 @@ from pathlib import Path
 from xbench import Dataset, XbenchError, dataset
 from xbench.classes import imagenet_1k
 
-from . import _voc
-from ._labelled import Known, Labelled
-from ._notes import Notes
-from ._tree import Tree, picture, scan
+from .readers import voc
+from .readers.labelled import Known, Labelled
+from .readers.notes import Notes
+from .readers.tree import Tree, picture, scan
 
 
 @dataset(
@@ -52,6 +52,6 @@ def imagenet(root: str = "") -> Dataset:
     boxes = home / "bbox" / "val"
     if not boxes.is_dir():
         notes.add("folders of boxes that are missing", f"{boxes.parent.name}/{boxes.name}")
-    drawn = _voc.read(tree, boxes) if boxes.is_dir() else {}
-    known = {id: Known(found) for id, found in _voc.boxes(tree, drawn, "ilsvrc").items()}
+    drawn = voc.read(tree, boxes) if boxes.is_dir() else {}
+    known = {id: Known(found) for id, found in voc.boxes(tree, drawn, "ilsvrc").items()}
     return Labelled(tree, known, {"boxes": {id: drawn[id][0] for id in known}}, {})

@@ -5,9 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
+import types
 from pathlib import Path
 
 import pytest
+
+from xbench import keys
+from xbench.errors import XbenchError
+from xbench.plugins import BOUND
+from xbench.registry import registry
+from xbench.specs import Spec
 
 ROOT = Path(__file__).parent.parent
 FAMILIES = ("methods", "metrics", "datasets", "models")
@@ -39,14 +47,45 @@ def test_the_core_never_imports_a_plugin(path):
     "path", sorted(p for f in FAMILIES for p in (ROOT / f).rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_a_family_imports_the_core_and_its_siblings_only(path):
+    depth = len(path.relative_to(ROOT).parts) - 1  # of folders from the family down: so many dots lead no further up than to it
     for module, level in imports(path):
         parts = module.split(".")
-        assert level <= 1
+        assert level <= depth, f"{path.name}: relative import of {module} from outside the family"
         assert parts[0] not in FAMILIES
         assert not (parts[0] == "xbench" and len(parts) > 1 and parts[1] in FAMILIES), f"{path.name} imports {module}"
 
 
-@pytest.mark.parametrize("path", sorted(p for f in ("methods", "metrics") for p in (ROOT / f).rglob("*.py")), ids=lambda p: p.name)
+def used(module: types.ModuleType, family: str) -> set[Path]:
+    """The files of the family's modules whose functions, classes or selves a module holds, and of what those hold in turn."""
+    found, todo = {module}, [module]
+    while todo:
+        names = {getattr(v, "__module__", None) or getattr(v, "__name__", "") for v in vars(todo.pop()).values()}
+        new = {sys.modules[n] for n in names if isinstance(n, str) and n.startswith(f"xbench.{family}.")} - found
+        found |= new
+        todo += new
+    return {Path(str(m.__file__)).resolve() for m in found}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_depend_on_whatever_a_plugin_imports_from_its_family_other_folders_too(family):
+    kind, crossing = family.removesuffix("s"), 0
+    for id in registry.ids(kind):
+        if not registry.known[kind, id].startswith(f"xbench.{family}."):
+            continue
+        try:
+            plugin = registry.get(kind, id)
+        except XbenchError:  # an extra is not installed
+            continue
+        found = used(sys.modules[plugin.module], family)
+        sources = {path.resolve() for path in keys.sources(BOUND[kind](plugin, Spec(id), {}))}
+        assert found <= sources, f"{id}: {found - sources}"
+        crossing += any(path.parent != plugin.path.resolve().parent for path in found)
+    assert crossing or family == "models"  # which is flat
+
+
+@pytest.mark.parametrize(
+    "path", sorted(p for f in ("methods", "metrics") for p in (ROOT / f).rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_plugins_stay_short(path):
     assert len(path.read_text().splitlines()) <= 130
 
@@ -74,6 +113,34 @@ def python(code: str, path: Path, cwd: Path) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         [sys.executable, "-c", APART + code], env=environment, cwd=cwd, capture_output=True, text=True, check=False
     )
+
+
+def packages() -> dict[str, Path]:
+    """Package -> its folder, of every folder of the core and of the families that holds Python files."""
+    found = {}
+    for top in ("xbench", *FAMILIES):
+        for folder in {p.parent for p in (ROOT / top).rglob("*.py")}:
+            name = ".".join(folder.relative_to(ROOT).parts)
+            found[name if top == "xbench" else f"xbench.{name}"] = folder
+    return found
+
+
+def test_every_folder_with_modules_is_a_package_that_is_listed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert [name for name, folder in packages().items() if not (folder / "__init__.py").is_file()] == []
+    assert sorted(set(packages()) - set(listed)) == []
+    assert len(listed) == len(set(listed))
+
+
+def test_the_wheel_has_every_module_and_its_data(wheel):
+    """Data: whatever git keeps beside the modules, such as weights."""
+    tracked = subprocess.run(["git", "ls-files", "xbench", *FAMILIES], cwd=ROOT, capture_output=True, text=True, check=False)
+    if tracked.returncode:
+        pytest.skip("needs git")
+    files = [Path(line) for line in tracked.stdout.splitlines() if (ROOT / line).is_file()]
+    assert len(files) > 100
+    lacking = [file for file in files if not (wheel / ("." if file.parts[0] == "xbench" else "xbench") / file).is_file()]
+    assert lacking == []
 
 
 def test_the_wheel_has_everything_below_one_name(wheel, tmp_path):

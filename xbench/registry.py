@@ -1,7 +1,8 @@
 """Plug-ins by id: decorators, lazy discovery, and the binding of spec strings to their parameters.
 
 A plug-in is a plain function or class under a decorator, in any module that an entry point of the groups
-``xbench.methods``, ``xbench.metrics``, ``xbench.datasets`` or ``xbench.models`` names, or in a file given with ``--plugin``.
+``xbench.methods``, ``xbench.metrics``, ``xbench.datasets`` or ``xbench.models`` names, in any module or sub-package below it, or
+in a file given with ``--plugin``.
 Modules are *scanned* for decorators (parsed, not run) so that ids are known at once, and imported when one of theirs is used.
 """
 
@@ -19,7 +20,7 @@ import pkgutil
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -139,12 +140,21 @@ class Registry:
         for module in sorted({point.value for point in points}):
             try:
                 for name, source in _modules(module):
-                    for kind, id in _decorated(source):
-                        known = self.known.setdefault((kind, id), name)
-                        if known != name and (kind, id) not in self.plugins:
-                            raise XbenchError(f"{kind} {id!r} is defined twice, in {known} and in {name}; rename one of them")
-            except (ImportError, SyntaxError, OSError) as error:
+                    self._read(name, source)
+            except (ImportError, OSError) as error:
                 self.broken[module] = f"{type(error).__name__}: {error}"
+
+    def _read(self, module: str, source: Path) -> None:
+        """Learn the ids of one module; where it cannot be read, its neighbours' are known all the same."""
+        try:
+            found = _decorated(source)
+        except (SyntaxError, ValueError, OSError) as error:  # ValueError: bytes that are no text
+            self.broken[module] = f"{type(error).__name__}: {error}"
+            return
+        for kind, id in found:
+            known = self.known.setdefault((kind, id), module)
+            if known != module and (kind, id) not in self.plugins:
+                raise XbenchError(f"{kind} {id!r} is defined twice, in {known} and in {module}; rename one of them")
 
     def _import(self, name: str) -> types.ModuleType:
         try:
@@ -252,14 +262,23 @@ registry = Registry()
 
 
 def _modules(name: str) -> list[tuple[str, Path]]:
-    """(module, source file) of a module, or of a package and all modules directly inside it, without importing them."""
+    """(module, source file) of a module, or of a package and all modules below it, without importing them."""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         raise ImportError(f"no module {name}")
-    found = [(name, Path(spec.origin))]
-    for folder in spec.submodule_search_locations or []:
-        found += [(f"{name}.{m.name}", Path(folder, f"{m.name}.py")) for m in pkgutil.iter_modules([folder]) if not m.ispkg]
-    return found
+    return [(name, Path(spec.origin)), *_below(name, spec.submodule_search_locations or [])]
+
+
+def _below(package: str, folders: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """(module, source file) of all modules in a package's folders, its sub-packages' too; compiled ones have no source to read."""
+    for folder in folders:
+        for found in pkgutil.iter_modules([folder]):
+            name, path = f"{package}.{found.name}", Path(folder, found.name)
+            source = path / "__init__.py" if found.ispkg else path.with_name(f"{found.name}.py")
+            if source.is_file():
+                yield name, source
+            if found.ispkg:
+                yield from _below(name, [str(path)])
 
 
 def _decorated(source: Path) -> list[tuple[Kind, str]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from xbench.datasets._masks import Polygon, Runs, decompressed
+from xbench.datasets.readers.masks import Polygon, Runs, decompressed
 
 from xbench import geometry
 from xbench.errors import XbenchError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from xbench.datasets import _values
+from xbench.datasets.readers.values import VOC, VOC_VOID
 
 from xbench import workflow
 from xbench.errors import XbenchError
@@ -239,7 +239,7 @@ def test_a_binary_mask_is_the_pictures_own_class(pictures, arrays, tmp_path, for
     [
         (np.where(BORDER, 255, INSIDE * 3), "P", PALETTE),
         (np.where(BORDER, 255, INSIDE * 3), "P", [(i, 0, i) for i in range(256)]),
-        (np.where(BORDER[..., None], _values.VOC_VOID, coloured(INSIDE * 192, 0, 0)), "RGB", None),
+        (np.where(BORDER[..., None], VOC_VOID, coloured(INSIDE * 192, 0, 0)), "RGB", None),
     ],
     ids=["VOC's palette", "another palette", "colours"],
 )
@@ -502,7 +502,7 @@ def corners(mask):
 
 def test_vocs_own_layout(devkit, arrays):
     found = folder(devkit)
-    assert found.classes.names == _values.VOC
+    assert found.classes.names == VOC
     assert [entry.id for entry in found.entries()] == [f"p{i}" for i in range(9)]
     assert "pictures without truth in PASCAL VOC's layout, left out: 2 (first: bare.jpg)" in found.notes
     for entry in found.entries():

@@ -71,14 +71,14 @@ def kinds():
 
 @pytest.fixture
 def plant(tmp_path):
-    """(prefix, source files of a family, what to replace, by what): loads them as one, changed, its metrics under other ids."""
+    """(prefix, source files below metrics/, what to replace, by what): loads them as one, changed, its metrics under other ids."""
 
     def load(prefix: str, names: tuple[str, ...], old: str, new: str) -> None:
-        folder = registry.get("metric", "pxap").path.parent
+        folder = registry.get("metric", "pxap").path.parents[1]
         source = "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
         assert old in source, old
         source = source.replace(old, new)
-        source = re.sub(r"^from (\.\w+|__future__) import .*\n", "", source, flags=re.MULTILINE)
+        source = re.sub(r"^from (\.+\w+|__future__) import .*\n", "", source, flags=re.MULTILINE)
         source = re.sub(r'(@metric\(\s*")', rf"\g<1>{prefix}", source)
         (tmp_path / "mutant.py").write_text("from __future__ import annotations\n" + source, encoding="utf-8")
         registry.load(str(tmp_path / "mutant.py"))

@@ -2,7 +2,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from xbench import suite
+from xbench import keys, suite
 from xbench.errors import XbenchError
 from xbench.registry import Registry, registry
 
@@ -93,6 +93,42 @@ def test_packages_are_scanned_without_being_imported(tmp_path, monkeypatch):
     assert "no_such_package" in found.broken
     with pytest.raises(XbenchError, match="no_such_package"):
         found.get("method", "nothing_like_it")
+
+
+def test_sub_packages_are_scanned_too_and_a_broken_module_costs_its_own_plugins_only(tmp_path, monkeypatch):
+    deep = tmp_path / "their_house" / "cams" / "fast"
+    deep.mkdir(parents=True)
+    for folder in (deep, deep.parent, deep.parent.parent):
+        (folder / "__init__.py").write_text(f"raise RuntimeError('imported')\n{PLUGIN.format(id='in_' + folder.name)}")
+    (deep / "_helper.py").write_text("")
+    (deep / "one.py").write_text(PLUGIN.format(id="deep"))
+    (deep / "broken.py").write_text("def (")
+    (deep / "bytes.py").write_bytes(b"\xff\xfe")
+    (deep / "compiled.so").write_bytes(b"")
+    (deep.parent / "no_package").mkdir()
+    (deep.parent / "no_package" / "two.py").write_text(PLUGIN.format(id="apart"))
+    monkeypatch.syspath_prepend(tmp_path)
+    found = Registry([EntryPoint("theirs", "their_house", "xbench.methods")])
+    assert found.ids("method") == ["deep", "in_cams", "in_fast", "in_their_house"]
+    assert found.known["method", "deep"] == "their_house.cams.fast.one"
+    assert set(found.broken) == {"their_house.cams.fast.broken", "their_house.cams.fast.bytes"}
+    with pytest.raises(XbenchError, match=r"plug-ins of their_house\.cams\.fast\.broken were not read: SyntaxError"):
+        found.get("method", "nothing_like_it")
+
+
+def test_a_plugin_in_a_sub_package_runs(tmp_path, monkeypatch):
+    deep = tmp_path / "their_rooms" / "cams"
+    deep.mkdir(parents=True)
+    (deep.parent / "__init__.py").write_text("")
+    (deep / "__init__.py").write_text("")
+    (deep.parent / "_shared.py").write_text("NAME = 'shared'\n")
+    (deep / "one.py").write_text(PLUGIN.format(id="roomed").replace("import method", "import method\nfrom .._shared import NAME"))
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [EntryPoint("theirs", "their_rooms", "xbench.methods")]
+    monkeypatch.setattr("xbench.registry.registry", found := Registry(points))
+    bound = found.method("roomed")
+    assert bound.plugin.module == "their_rooms.cams.one"
+    assert {path.name for path in keys.sources(bound)} >= {"one.py", "_shared.py"}
 
 
 REFUSING = """

@@ -1,0 +1,1 @@
+"""What a transformer's attention says."""

@@ -1,0 +1,1 @@
+"""Class activation maps: of the channels of a feature layer, weighted."""

@@ -1,0 +1,1 @@
+"""What the model says while parts of the input are hidden; no gradients, no internals."""
