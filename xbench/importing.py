@@ -186,7 +186,7 @@ def spec_of(name: str) -> ModuleSpec | None:
 
 @functools.lru_cache(maxsize=4096)
 def _found(name: str, _: tuple[str, ...]) -> ModuleSpec | None:
-    parent, _, _ = name.rpartition(".")
+    parent = name.rpartition(".")[0]
     path = None
     if parent:
         of_parent = spec_of(parent)

@@ -1,6 +1,8 @@
 """Keys: whatever can change a value makes rows new, and nothing else does."""
 
 import importlib
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -305,6 +307,24 @@ def test_what_is_of_a_cell_runs_and_resumes_by_its_code(tiny_suite, tmp_path, mo
     first = go(1, "+")
     assert "the method in_cell" in first.manifest["unlisted"]
     assert (first.computed, go(2, "+").computed, go(3, "-").computed) == (len(first.rows), 0, len(first.rows))
+
+
+PREFIXES = """
+import json, sys
+from xbench import planning, suite
+from xbench.registry import registry
+from xbench.suite import Selection, Suite
+registry.load(sys.argv[1])
+plan = suite.plan(Suite.model_validate_json(sys.argv[2]), Selection(), registry)
+print(json.dumps([sorted(scene.prefixes.values()) for scene, _ in planning.open_scenes(plan)]))
+"""
+
+
+def test_keys_are_the_same_in_another_process(tiny_suite, tiny_plugin):
+    plan = suite.plan(tiny_suite, Selection(), registry)
+    here = [sorted(scene.prefixes.values()) for scene, _ in planning.open_scenes(plan)]
+    command = [sys.executable, "-c", PREFIXES, tiny_plugin, tiny_suite.model_dump_json()]
+    assert json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) == here
 
 
 # -- protocols ---------------------------------------------------------------------------------------------------------------
