@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from xbench import keys
+from xbench import importing, keys
 from xbench.errors import XbenchError
 from xbench.plugins import Bound
 from xbench.sources import Closure
@@ -123,6 +123,7 @@ def describe(
             | {f"the model {s.model_name}" for s, _ in scenes if s.closure.cells}
         ),
         "inputs": {str(path.resolve()): _stamp(path) for path in sorted(files)},
+        "modules": {name: place for closure in closures for name, place in sorted(closure.modules)},
         "libraries": keys.libraries(closures) | keys.core_libraries(),
         "machine": {"system": platform.platform(), "python": platform.python_version(), "processor": platform.machine()},
         "folder": str(Path.cwd()),
@@ -205,6 +206,9 @@ def _elsewhere(manifest: Mapping[str, Any]) -> str:
     """Whether its files are others than those at hand, for it was run in another folder or by another xbench; empty if not."""
     if (folder := manifest.get("folder", "another folder")) != str(Path.cwd()):  # relative paths in specs may lead elsewhere
         return f"it was run in {folder}"
+    for name, place in manifest.get("modules", {}).items():  # PYTHONPATH may lead elsewhere
+        if (found := importing.places(name)) and place not in found:
+            return f"the module {name} is {found[0]}, not {place}"
     others = [path for path in keys.rule_files() if str(path.resolve()) not in manifest["inputs"]]
     return f"it was run by another xbench than that in {others[0].parent}" if others else ""
 

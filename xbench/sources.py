@@ -55,12 +55,14 @@ class Closure:
 
     files: by their bytes. told: what is no file: digests of the code of cells, where a door has a name from, a module that is
     missing. libraries: top-level names of modules. cells: what has no file, so that only who runs again sees whether it changed.
+    modules: (name, place) of the top-level ones that were followed.
     """
 
     files: frozenset[Path] = frozenset()
     told: frozenset[str] = frozenset()
     libraries: frozenset[str] = frozenset()
     cells: frozenset[str] = frozenset()
+    modules: frozenset[tuple[str, str]] = frozenset()
 
     def union(self, *others: Closure) -> Closure:
         """All of it together."""
@@ -70,6 +72,7 @@ class Closure:
             frozenset().union(*(c.told for c in every)),
             frozenset().union(*(c.libraries for c in every)),
             frozenset().union(*(c.cells for c in every)),
+            frozenset().union(*(c.modules for c in every)),
         )
 
 
@@ -125,7 +128,9 @@ class _Walk:
         while self.todo:
             self._visit(*self.todo.pop())
         told = self.said | {f"{name} {digest}" for name, digest in self.cells.items()}
-        return Closure(frozenset(self.files), frozenset(told), frozenset(self.libraries), frozenset(self.cells))
+        tops = {name for name in self.seen if "." not in name} - {"__main__"}
+        modules = frozenset((name, place) for name in tops for place in places(name))
+        return Closure(frozenset(self.files), frozenset(told), frozenset(self.libraries), frozenset(self.cells), modules)
 
     # -- modules -----------------------------------------------------------------------------------------------------------
 

@@ -289,6 +289,12 @@ def test_code_beside_a_repository_makes_the_rows_new_that_it_computes(tiny_suite
     assert second.computed == (second.rows["method"] == "paper_cam").sum()
     mine = [o.rows.query("method == 'paper_cam' and metric == 'tiny_deletion'")["value"].tolist() for o in (first, second)]
     assert mine[0] != mine[1]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "papercam.py").write_text("def weigh(a, g):\n    return a.sum(dim=1)\n")
+    assert not manifests.changed_input(second.manifest)
+    monkeypatch.syspath_prepend(tmp_path / "other")
+    sys.modules.pop("papercam")
+    assert "the module papercam is" in manifests.changed_input(second.manifest)
 
 
 def test_what_is_of_a_cell_runs_and_resumes_by_its_code(tiny_suite, tmp_path, monkeypatch):
