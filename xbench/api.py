@@ -9,9 +9,23 @@ from typing import Literal
 
 import pandas as pd
 
+from xbench import leaderboard, runs, workflow
+from xbench.leaderboard import Leaderboard
 from xbench.suite import Selection, Suite, Track
-from xbench.workflow import Outcome
 from xbench.workflow import run as _run
+
+
+class Outcome(workflow.Outcome):
+    """A finished run, and its table."""
+
+    @classmethod
+    def of(cls, done: workflow.Outcome) -> Outcome:
+        """A finished run, so that its table can be asked for."""
+        return cls(done.folder, done.rows, done.manifest, done.computed)
+
+    def leaderboard(self) -> Leaderboard:
+        """The run's table, beside the committed reference rows of the same suite and protocol."""
+        return leaderboard.build(self.rows, self.manifest, runs.reference(self.manifest["suite"]))
 
 
 def evaluate(
@@ -72,4 +86,4 @@ def run(
         XbenchError: anything the user can mend.
     """
     selection = Selection(methods, models, datasets, metrics, limit, seed)
-    return _run(suite, selection, out=Path(out) if out else None, plugins=plugins, fresh=fresh)
+    return Outcome.of(_run(suite, selection, out=Path(out) if out else None, plugins=plugins, fresh=fresh))

@@ -569,7 +569,9 @@ def _run_ood(
 
 def _show(done: Outcome, start: float) -> None:
     """The leaderboard of a run on the screen and as a page, and what went wrong."""
-    board = done.leaderboard()
+    from xbench import api
+
+    board = api.Outcome.of(done).leaderboard()
     if done.computed or not (done.folder / "leaderboard.html").is_file():
         _write(done.folder / "leaderboard.html", _html(board, done.rows, done.manifest, done.folder))
     _print(board)

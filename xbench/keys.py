@@ -13,34 +13,17 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
+from xbench import importing, rooms, sources
 from xbench.plugins import Bound, BoundDataset, Method, Metric
+from xbench.sources import Closure
 
-# Modules of the core whose rules a value depends on. An edit of one of them makes every row new.
-RULES = (
-    "attention",
-    "data",
-    "features",
-    "folding",
-    "geometry",
-    "maps",
-    "modelview",
-    "pictures",
-    "probing",
-    "reexplaining",
-    "runner",
-    "scoring",
-    "towers",
-    "variations",
-    "zero_shot",
-)
-# Modules of the core that say what only some plug-ins ask, and their data: sources of those that import them.
-ASKED = {"xbench.wordnet": ("wordnet.py", "wordnet.tsv.gz")}
-# Libraries of the core that values depend on; those of plug-ins are found from their imports.
+# Libraries of the core that values depend on; those of plug-ins are found from their imports. A test finds what is missing.
 CORE_LIBRARIES = ("numpy", "pillow", "torch")
+# Those that keep and check what was computed; timm only names classes, and these names are in keys.
+OTHER_LIBRARIES = ("pandas", "pyarrow", "pydantic", "safetensors", "timm")
 KEY_LENGTH = 20  # hex digits: 80 bits, no collision to fear below 10^10 rows
 
 
@@ -64,30 +47,43 @@ def _file_digest(path: Path, size: int, modified: int) -> str:
 
 @functools.cache
 def rule_files() -> tuple[Path, ...]:
-    """The source files of the core's rule modules."""
-    return tuple(Path(__file__).with_name(f"{name}.py") for name in RULES)
+    """The files of the core that values depend on, and its doors."""
+    doors = [rooms.door_file(door) for door in rooms.DOORS]
+    return (*rooms.computing_files(), *filter(Path.is_file, doors))
 
 
 @functools.cache
 def rules_digest() -> str:
-    """A digest of the rule modules' source."""
-    return digest([file_digest(path) for path in rule_files()])
+    """A digest of the core's code that values depend on; of its doors, what is more than their table."""
+    doors = [rooms.door_file(door) for door in rooms.DOORS]
+    told = [rooms.code_of_door(ast.parse(path.read_bytes())) for path in doors if path.is_file()]
+    return digest([[path.relative_to(rooms.home()).as_posix(), file_digest(path)] for path in rooms.computing_files()], told)
 
 
-def sources(bound: Bound) -> frozenset[Path]:
-    """The files that a plug-in's result depends on: its code, and the modules of ASKED, with their data, that this imports."""
-    code = _code(bound)
-    return code.union(*(_imports(path)[2] for path in code))
-
-
-def _code(bound: Bound) -> frozenset[Path]:
-    """A plug-in's own source file, those beside it that it imports, and its inner ones'."""
-    return _closure(bound.plugin.path).union(*(_code(inner) for inner in bound.inner))
+def closure(bound: Bound) -> Closure:
+    """All that was imported for a plug-in and for those that it wraps; see sources.py."""
+    return sources.of_plugin(bound.plugin).union(*map(closure, bound.inner))
 
 
 def source_digest(bound: Bound) -> str:
-    """A digest of all sources of a plug-in, and of the files that a method reads."""
-    return digest(sorted(file_digest(path) for path in sources(bound) | files(bound)))
+    """A digest of all that was imported for a plug-in, and of the files that a method reads."""
+    return digest(code_digest(closure(bound)), content_digest(files(bound)))
+
+
+def code_digest(found: Closure) -> str:
+    """A digest of a closure. In which folders its files lie does not count."""
+    return digest(sorted((path.name, file_digest(path)) for path in found.files), sorted(found.told))
+
+
+def content_digest(paths: Iterable[Path]) -> str:
+    """A digest of what files hold, whatever their names are; one that cannot be read is ``gone``."""
+    found = []
+    for path in paths:
+        try:
+            found.append(file_digest(path))
+        except OSError:  # a picture, say: its rows say so
+            found.append("gone")
+    return digest(sorted(found))
 
 
 def files(bound: Bound) -> frozenset[Path]:
@@ -95,12 +91,11 @@ def files(bound: Bound) -> frozenset[Path]:
     return bound.files if isinstance(bound, Method) else frozenset()
 
 
-def libraries(bounds: Iterable[Bound]) -> dict[str, str]:
-    """Distribution -> version of every library that the sources of these plug-ins import."""
-    names = {name for bound in bounds for path in _code(bound) for name in _imports(path)[1]}
+def libraries(closures: Iterable[Closure]) -> dict[str, str]:
+    """Distribution -> version of every library that was imported for these plug-ins."""
     found: dict[str, str] = {}
-    for name in sorted(names - set(sys.stdlib_module_names) - {"xbench"}):
-        for distribution in _distributions().get(name, []):
+    for name in sorted({name for closure in closures for name in closure.libraries}):
+        for distribution in importing.distributions().get(name, []):
             found[distribution] = version(distribution)
     return found
 
@@ -118,46 +113,6 @@ def version(distribution: str) -> str:
         importlib.metadata.PackageNotFoundError: there is none.
     """
     return importlib.metadata.version(distribution)
-
-
-@functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()
-
-
-@functools.cache
-def _closure(path: Path) -> frozenset[Path]:
-    found, todo = {path}, [path]
-    while todo:
-        new = set(_imports(todo.pop())[0]) - found
-        found |= new
-        todo += new
-    return frozenset(found)
-
-
-@functools.cache
-def _imports(path: Path) -> tuple[frozenset[Path], frozenset[str], frozenset[Path]]:
-    """What a source file imports: (files in its folder, top-level names of everything else, files of ASKED)."""
-    local: set[Path] = set()
-    outside: set[str] = set()
-    asked: set[Path] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            prefix = f"{node.module}." if node.module else ""
-            names = [node.module or ""] + [prefix + alias.name for alias in node.names]
-        else:
-            continue
-        for name in filter(None, names):
-            relative = isinstance(node, ast.ImportFrom) and node.level > 0
-            folder = path.parents[node.level - 1] if isinstance(node, ast.ImportFrom) and relative else path.parent
-            beside = [folder / f"{name.replace('.', '/')}{tail}" for tail in (".py", "/__init__.py")]
-            local |= {file for file in beside if file.is_file()}
-            if not relative:
-                outside.add(name.partition(".")[0])
-                asked |= {Path(__file__).with_name(file) for file in ASKED.get(name, ())}
-    return frozenset(local), frozenset(outside), frozenset(asked)
 
 
 def protocol_key(dataset: BoundDataset, revision: str, target: str, only: str, view: str, metric: Metric, dtype: str) -> str:

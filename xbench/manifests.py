@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from xbench import keys
+from xbench import importing, keys
 from xbench.errors import XbenchError
 from xbench.plugins import Bound
+from xbench.sources import Closure
 from xbench.suite import Plan, PlannedTrack
 
 if TYPE_CHECKING:
@@ -42,10 +43,12 @@ def describe(
     """All that readers need beside the rows, and all that tells whether a finished run still stands. blocks: of items, planned."""
     bounds: list[Bound] = [*plan.methods, *plan.models]
     columns: dict[str, Any] = {}
+    closures: list[Closure] = []
     files = {*keys.rule_files(), *loaded}
     for scene, planned in scenes:
         bounds += [planned.dataset, *planned.metrics]
         files |= {*scene.model.files, *scene.dataset.files}
+        closures.append(scene.closure)
         for metric in planned.metrics:
             info, track = metric.info, planned.track
             only = f", only items with {track.only}" if track.only else ""
@@ -63,7 +66,9 @@ def describe(
                 "cite": info.cite,
                 "protocol": f"target {track.target}, view {track.view}, v{info.version}, {metric.spec}{only}",
             }
-    files |= {path for bound in bounds for path in keys.sources(bound) | keys.files(bound)}
+    of_plugins = {f"the {b.plugin.kind} {b.name}": keys.closure(b) for b in bounds}
+    closures += of_plugins.values()
+    files |= {path for closure in closures for path in closure.files} | {path for bound in bounds for path in keys.files(bound)}
     methods = {
         m.name: {
             "control": m.info.control,
@@ -114,9 +119,12 @@ def describe(
         "unlisted": sorted(
             {f"the model {s.model_name}" for s, _ in scenes if not s.model.files}
             | {f"the dataset {s.bound.name}" for s, _ in scenes if not s.dataset.files and not s.dataset.generated}
+            | {name for name, closure in of_plugins.items() if closure.cells}
+            | {f"the model {s.model_name}" for s, _ in scenes if s.closure.cells}
         ),
         "inputs": {str(path.resolve()): _stamp(path) for path in sorted(files)},
-        "libraries": keys.libraries(bounds) | keys.core_libraries(),
+        "modules": {name: place for closure in closures for name, place in sorted(closure.modules)},
+        "libraries": keys.libraries(closures) | keys.core_libraries(),
         "machine": {"system": platform.platform(), "python": platform.python_version(), "processor": platform.machine()},
         "folder": str(Path.cwd()),
         "class_names": old.get("class_names", {}),
@@ -198,6 +206,9 @@ def _elsewhere(manifest: Mapping[str, Any]) -> str:
     """Whether its files are others than those at hand, for it was run in another folder or by another xbench; empty if not."""
     if (folder := manifest.get("folder", "another folder")) != str(Path.cwd()):  # relative paths in specs may lead elsewhere
         return f"it was run in {folder}"
+    for name, place in manifest.get("modules", {}).items():  # PYTHONPATH may lead elsewhere
+        if (found := importing.places(name)) and place not in found:
+            return f"the module {name} is {found[0]}, not {place}"
     others = [path for path in keys.rule_files() if str(path.resolve()) not in manifest["inputs"]]
     return f"it was run by another xbench than that in {others[0].parent}" if others else ""
 

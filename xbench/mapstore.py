@@ -111,7 +111,7 @@ class GivenMaps:
             raise XbenchError(f"{folder} does not exist; give the folder that holds the maps, as .npy or .safetensors by item id")
         self.folder = folder
         self._index: dict[str, Path] = {}
-        root = folder if folder.is_dir() else folder.parent
+        self.root = root = folder if folder.is_dir() else folder.parent
         for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
             if path.suffix == ".npy":
                 self._index[path.relative_to(root).with_suffix("").as_posix()] = path
@@ -128,7 +128,7 @@ class GivenMaps:
         """Changes whenever a map does."""
         hasher = hashlib.sha256()
         for path in sorted(set(self._index.values())):
-            hasher.update(f"{path.name} ".encode() + path.read_bytes())
+            hasher.update(f"{path.relative_to(self.root).as_posix()} ".encode() + path.read_bytes())
         return hasher.hexdigest()[:20]
 
     def find(self, dataset: str, item: str) -> str | None:

@@ -27,6 +27,7 @@ from xbench.probing import COSINE, OUTPUTS, Blends, Prober, Request
 
 Dtype = Literal["float32", "bfloat16", "float32-compiled", "bfloat16-compiled"]
 CAPABILITIES = frozenset({"feature_maps", "gradients", "attention"})  # looked for in every network
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))  # among them parameters, hooks and submodules
 _NUMBERS = itertools.count()
 
 
@@ -72,6 +73,48 @@ def weights_digest(network: nn.Module, *more: str) -> str:
     for part in more:
         hasher.update(part.encode())
     return hasher.hexdigest()[:20]
+
+
+def structure_digest(network: nn.Module) -> str:
+    """sha256 over what a network is beside its weights, hex (20 digits): modules, plain attributes, tensors that its state lacks.
+
+    Two networks of equal weights may differ in a number of heads, a scale or an activation.
+    """
+    hasher = hashlib.sha256()
+    for name, module in network.named_modules():
+        hasher.update(f"{name} {type(module).__qualname__} {_script(module)}".encode())
+        found = {key: value for key, value in vars(module).items() if key not in OF_EVERY_MODULE}
+        found |= {key: module._buffers[key] for key in module._non_persistent_buffers_set}
+        for key, value in sorted(found.items()):
+            if isinstance(value, Tensor):
+                hasher.update(f"{key} {weights_digest(_Holder(value))}".encode())
+            elif _is_plain(value):
+                hasher.update(f"{key} {value!r}".encode())
+    return hasher.hexdigest()[:20]
+
+
+class _Holder(nn.Module):
+    """A tensor as a network's only weight."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("tensor", tensor)
+
+
+def _script(module: nn.Module) -> str:
+    """The code of a traced network, which no file has."""
+    try:
+        return str(getattr(module, "code", ""))
+    except RuntimeError:  # a part of it that is never called
+        return ""
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, bool | int | float | str | torch.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +244,12 @@ class Model:
     def digest(self) -> str:
         """sha256 over weights, preprocessing, classes, feature layer and prompts, hex (20 digits)."""
         return weights_digest(self.network, repr((self.preprocessing, self.classes, self.feature_layer, self.prompts)))
+
+    @functools.cached_property
+    def structure(self) -> str:
+        """A digest of all else that its values depend on: the network's structure, and what was found in it."""
+        found = (sorted(self.capabilities), self.layout, self.attention_rows, str(self.memory_format))
+        return hashlib.sha256(f"{structure_digest(self.network)} {found}".encode()).hexdigest()[:20]
 
     @functools.cached_property
     def layer(self) -> nn.Module:

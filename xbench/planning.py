@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
-from xbench import keys
+from xbench import keys, sources
 from xbench.data import Dataset, Item, Relabelled, TargetPolicy
 from xbench.errors import BrokenSample, XbenchError
 from xbench.mapstore import MapStore
 from xbench.modelview import Model
-from xbench.plugins import BoundDataset, BoundModel, Method, Metric
+from xbench.plugins import Bound, BoundDataset, BoundModel, Method, Metric
+from xbench.sources import Closure
 from xbench.suite import Plan, PlannedTrack
 from xbench.units import Scene, Unit
 
@@ -26,6 +30,7 @@ def open_scenes(plan: Plan, maps: MapStore | None = None) -> list[tuple[Scene, P
         XbenchError: a track's targets are labels, and its dataset has none, or none that the model has.
     """
     scenes = []
+    described = functools.cache(_describe)
     datasets = {planned.dataset.name: planned.dataset() for planned in plan.tracks}
     for planned in plan.tracks:  # before models are opened, which takes longer
         dataset = datasets[planned.dataset.name]
@@ -35,7 +40,7 @@ def open_scenes(plan: Plan, maps: MapStore | None = None) -> list[tuple[Scene, P
         model: Model = dataclasses.replace(bound().classifier(), device=plan.device, dtype=plan.dtype)
         for planned in (p for p in plan.tracks if bound.name in {m.name for m in p.models}):
             dataset = _fitting(datasets[planned.dataset.name], planned, model, bound)
-            scenes.append((_scene(plan, bound, model, planned, dataset, maps), planned))
+            scenes.append((_scene(plan, bound, model, planned, dataset, maps, described), planned))
     return scenes
 
 
@@ -106,25 +111,75 @@ def _left_out(dataset: Dataset, target: TargetPolicy, model: str) -> Iterator[st
             yield f"{kind}, {fate}: {len(ids):,} (first: {ids[0]})"
 
 
-def _scene(plan: Plan, bound: BoundModel, model: Model, planned: PlannedTrack, dataset: Dataset, maps: MapStore | None) -> Scene:
+def _scene(
+    plan: Plan,
+    bound: BoundModel,
+    model: Model,
+    planned: PlannedTrack,
+    dataset: Dataset,
+    maps: MapStore | None,
+    described: Callable[[Bound], Described],
+) -> Scene:
     track, size = planned.track, planned.batch_size
     policies = (dataset.revision, track.target, track.only, track.view)
     protocols = {m.name: keys.protocol_key(planned.dataset, *policies, m, plan.dtype) for m in planned.metrics}
-    run = (model.digest, size, plan.suite.seed, plan.device)
+    brought = _brought(bound, model).union(_brought(planned.dataset, dataset))
+    opened = (model.structure, keys.content_digest(model.files), keys.content_digest(dataset.files), _translation(dataset))
+    run = (model.digest, size, plan.suite.seed, plan.device, keys.code_digest(brought), keys.libraries([brought]), *opened)
+
+    def depends(*bounds: Bound) -> tuple[object, ...]:
+        """Rules, libraries and plug-ins that a value depends on."""
+        found = [described(b) for b in (*bounds, bound, planned.dataset)]
+        libraries = keys.libraries(one.closure for one in found) | keys.core_libraries()
+        return keys.rules_digest(), libraries, [one.said for one in found]
+
     prefixes = {
-        (method.name, metric.name): keys.digest(*_depends([method, metric, bound, planned.dataset]), protocols[metric.name], *run)
+        (method.name, metric.name): keys.digest(*depends(method, metric), protocols[metric.name], *run)
         for method in plan.methods
         for metric in planned.metrics
     }
-    map_keys = {m.name: keys.digest(*_depends([m, bound, planned.dataset]), *policies, plan.dtype, *run) for m in plan.methods}
+    map_keys = {m.name: keys.digest(*depends(m), *policies, plan.dtype, *run) for m in plan.methods}
     scene = Scene(model, bound.name, dataset, planned.dataset, track, plan.suite.seed, size, protocols, prefixes)
-    return dataclasses.replace(scene, map_keys=map_keys, maps=maps)
+    return dataclasses.replace(scene, map_keys=map_keys, maps=maps, closure=brought)
 
 
-def _depends(bounds: list[Method | Metric | BoundModel | BoundDataset]) -> tuple[str, Mapping[str, str], list[object]]:
-    """Rules, libraries and plug-ins that a value depends on."""
-    described: list[object] = [(b.plugin.id, b.all_params, keys.source_digest(b)) for b in bounds]
-    return keys.rules_digest(), keys.libraries(bounds) | keys.core_libraries(), described
+@dataclass(frozen=True)
+class Described:
+    """What a plug-in has of keys. said: its id and parameters, digests of its closure and of the files that it reads."""
+
+    said: tuple[str, Mapping[str, str], str, str]
+    closure: Closure
+
+
+def _describe(bound: Bound) -> Described:
+    closure = keys.closure(bound)
+    said = (bound.plugin.id, bound.all_params, keys.code_digest(closure), keys.content_digest(keys.files(bound)))
+    return Described(said, closure)
+
+
+def _brought(bound: BoundModel | BoundDataset, opened: Model | Dataset) -> Closure:
+    """Code that an opened model or dataset brought, wherever its plug-in has it from: its classes, and functions that it keeps."""
+    objects: list[object] = [opened]
+    objects += opened.network.modules() if isinstance(opened, Model) else _inside(opened)
+    objects += [] if isinstance(opened, Model) else itertools.islice(opened.entries(), 1)
+    objects += [value for found in tuple(objects) for value in getattr(found, "__dict__", {}).values()]
+    owner = bound.plugin.registered or bound.plugin.module
+    return sources.of_objects(f"{bound.plugin.kind} {bound.name}", objects, owner)
+
+
+def _inside(dataset: Dataset) -> Iterator[Dataset]:
+    """The datasets that a dataset is made of, and those that these are made of."""
+    for value in vars(dataset).values():
+        several = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        for found in several:
+            if isinstance(found, Dataset):
+                yield found
+                yield from _inside(found)
+
+
+def _translation(dataset: Dataset) -> list[int | None]:
+    """How labels became the model's classes; nothing where they are the same."""
+    return list(dataset.translation) if isinstance(dataset, Relabelled) else []
 
 
 def _cells(plan: Plan, planned: PlannedTrack) -> list[tuple[Method, Metric]]:

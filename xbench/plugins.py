@@ -93,6 +93,8 @@ class Plugin:
     """One registered function or class.
 
     names: lists the members of a family such as ``gradcam/<ClassName>``. refused: why some of them cannot be used, by name.
+    path: of its source; of no file where it is defined in a notebook's cell. registered: the module that registers it, where that
+    is not known to be ``module``, in which the function or class is defined.
     """
 
     kind: Kind
@@ -103,6 +105,7 @@ class Plugin:
     path: Path
     names: Callable[[], list[str]] | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
+    registered: str = ""
 
     @property
     def prefix(self) -> str | None:

@@ -63,11 +63,11 @@ class Registry:
     # -- registration ------------------------------------------------------------------------------------------------------
 
     def add(self, plugin: Plugin) -> None:
-        """Register a plug-in. The same file loaded again replaces it; another file with the same id is an error."""
+        """Register a plug-in. The same file loaded again, or a cell run again, replaces it; another with its id is an error."""
         self._scan()
         old = self.plugins.get((plugin.kind, plugin.id))
         module = self.known.get((plugin.kind, plugin.id), plugin.module)
-        if (old is not None and old.path.resolve() != plugin.path.resolve()) or (old is None and module != plugin.module):
+        if (old is not None and not _same_place(old, plugin)) or (old is None and module != plugin.module):
             where = old.path if old is not None else module
             raise XbenchError(f"{plugin.kind} {plugin.id!r} is defined twice, in {where} and in {plugin.path}; rename one of them")
         self.plugins[plugin.kind, plugin.id] = plugin
@@ -293,6 +293,19 @@ def _decorated(source: Path) -> list[tuple[Kind, str]]:
     return found
 
 
+def _path(make: Callable[..., Any]) -> Path:
+    """The source file; where it is of a notebook's cell, what Python calls that."""
+    try:
+        return Path(inspect.getfile(make))
+    except (TypeError, OSError):
+        return Path(f"<{make.__module__}>")
+
+
+def _same_place(old: Plugin, new: Plugin) -> bool:
+    in_cells = not old.path.is_file() and not new.path.is_file()  # each cell has a name of its own
+    return old.path.resolve() == new.path.resolve() or (in_cells and old.module == new.module)
+
+
 def _register(
     kind: Kind,
     id: str,
@@ -301,7 +314,8 @@ def _register(
     refused: Mapping[str, str] = types.MappingProxyType({}),
 ) -> Callable[[F], F]:
     def decorate(make: F) -> F:
-        registry.add(Plugin(kind, id, make, info, make.__module__, Path(inspect.getfile(make)), names, refused))
+        by = str(sys._getframe(1).f_globals.get("__name__", make.__module__))
+        registry.add(Plugin(kind, id, make, info, make.__module__, _path(make), names, refused, by))
         return make
 
     return decorate

@@ -151,6 +151,7 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, dict[str, A
     rows, manifest = join(found, [str(folder) for folder in folders])
     manifest["batch_size"] = sizes
     manifest["inputs"], manifest["libraries"] = _inputs(parts)
+    manifest["modules"] = {name: place for part in parts for name, place in part.get("modules", {}).items()}
     manifest["unlisted"] = sorted({name for part in parts for name in part.get("unlisted", [])})
     _join_shards(manifest, parts)
     store = Store(out)

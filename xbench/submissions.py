@@ -31,7 +31,7 @@ from xbench.suite import Suite
 
 FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
 # What a submission's manifest leaves out of a run's.
-OF_A_MACHINE = ("inputs", "unlisted", "machine", "folder", "request", "wanted")
+OF_A_MACHINE = ("inputs", "modules", "unlisted", "machine", "folder", "request", "wanted")
 SAME_FIGURE = 1e-9  # how far figures from the same rows may differ between machines, whose last bits stats rounds off
 NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)")
 

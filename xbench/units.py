@@ -15,6 +15,7 @@ from xbench.maps import SaliencyMap
 from xbench.mapstore import Facts, MapStore
 from xbench.modelview import Model
 from xbench.plugins import BoundDataset, Method, Metric
+from xbench.sources import Closure
 from xbench.suite import Track
 
 
@@ -33,6 +34,7 @@ class Scene:
     prefixes: dict[tuple[str, str], str]  # (method, metric) -> what its cache keys begin with
     map_keys: dict[str, str] = field(default_factory=dict)  # method -> what its maps depend on, the item left out
     maps: MapStore | None = None  # maps of earlier runs
+    closure: Closure = field(default_factory=Closure)  # code that the opened model and dataset brought
     sources: dict[str, bool] = field(default_factory=dict)  # source picture -> the model gets it right
 
     def items(self, limit: int | None) -> list[Item]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from xbench import keys, leaderboard, manifests, runs, suite
+from xbench import keys, manifests, suite
 from xbench.errors import XbenchError
 from xbench.registry import registry
 from xbench.store import Store, plain
@@ -61,10 +61,6 @@ class Outcome:
     rows: pd.DataFrame
     manifest: dict[str, Any]
     computed: int
-
-    def leaderboard(self) -> leaderboard.Leaderboard:
-        """The run's table, beside the committed reference rows of the same suite and protocol."""
-        return leaderboard.build(self.rows, self.manifest, runs.reference(self.manifest["suite"]))
 
     def nan_methods(self) -> dict[str, tuple[int, int]]:
         """Methods with NaN values: how many of their values, of how many."""

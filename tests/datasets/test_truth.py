@@ -9,6 +9,7 @@ from PIL import Image
 from xbench.datasets.readers.values import VOC, VOC_VOID
 
 from xbench import workflow
+from xbench.api import Outcome
 from xbench.errors import XbenchError
 from xbench.registry import registry
 from xbench.suite import Suite, Track
@@ -584,6 +585,6 @@ def test_a_flat_folder_and_an_unknown_class_run_where_predictions_are_explained(
     rows = run(tmp_path, f'folder("{pictures}")', metrics=metrics, target="label")
     assert "yak/y" not in set(rows.rows["item"])
     note = "pictures with a label that tiny_net does not have, left out: 1 (first: yak/y)"
-    assert any(note in line for line in rows.leaderboard().notes)
+    assert any(note in line for line in Outcome.of(rows).leaderboard().notes)
     with pytest.raises(XbenchError, match='has no labels to explain; explain what the model predicts: target = "prediction"'):
         run(tmp_path, f'folder("{tmp_path / "photos"}")', metrics=metrics, target="label")

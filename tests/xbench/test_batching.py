@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from xbench import batching, keys, suite, workflow
+from xbench import batching, suite, workflow
 from xbench.classes import ClassList
 from xbench.errors import XbenchError
 from xbench.modelview import Model, Preprocessing
@@ -76,7 +76,3 @@ def test_the_option_is_a_number_or_auto(text, meant):
 def test_another_option_is_refused(text):
     with pytest.raises(XbenchError, match=f"--batch-size {text} is no number of pictures"):
         suite.parse_batch_size(text)
-
-
-def test_how_the_size_was_found_is_no_rule_for_values():
-    assert "batching" not in keys.RULES

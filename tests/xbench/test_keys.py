@@ -1,63 +1,339 @@
+"""Keys: whatever can change a value makes rows new, and nothing else does."""
+
+import importlib
+import json
+import subprocess
+import sys
 from pathlib import Path
 
-from xbench import keys
+import pytest
+import torch
+from torch import nn
+
+from xbench import importing, keys, manifests, planning, rooms, suite, workflow
+from xbench.modelview import structure_digest
 from xbench.registry import registry
+from xbench.suite import Selection, Track
 
-
-def plugin(path: Path, body: str) -> str:
-    path.write_text(f"from xbench import method\nimport helper\n\n@method('{path.stem}')\ndef f(model, batch):\n    {body}\n")
-    return path.stem
-
-
-def test_source_digest_follows_the_file_and_its_helpers(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    helper = tmp_path / "helper.py"
-    helper.write_text("x = 1\n")
-    name = plugin(tmp_path / "with_helper.py", "return 1")
-
-    def digest() -> str:
-        keys._closure.cache_clear()
-        keys._imports.cache_clear()
-        registry.load(str(tmp_path / "with_helper.py"))
-        return keys.source_digest(registry.method(name))
-
-    before = digest()
-    assert digest() == before
-    helper.write_text("x = 2\n")
-    after_helper = digest()
-    assert after_helper != before
-    plugin(tmp_path / "with_helper.py", "return 2")
-    assert digest() not in (before, after_helper)
+FAMILIES = {"methods", "metrics", "datasets", "models", "trainers", "suites", "recipes", "results"}  # installed below the core
 
 
 def test_a_wrapper_depends_on_the_sources_of_what_it_wraps():
-    assert keys.sources(registry.method("tiny_negated(tiny_cam)")) >= keys.sources(registry.method("tiny_cam"))
-
-
-def test_who_asks_wordnet_depends_on_its_module_and_its_data(tmp_path, monkeypatch):
-    files = {Path(keys.__file__).with_name(name) for name in ("wordnet.py", "wordnet.tsv.gz")}
-    helper, name = tmp_path / "helper.py", plugin(tmp_path / "asking.py", "return 1")
-    registry.load(str(tmp_path / "asking.py"))
-    method, real = registry.method(name), keys.file_digest
-    lines = ["from xbench.wordnet import compact", "from xbench import wordnet", "import xbench.wordnet"]
-    for line, asks in [("import xbench", False), *((line, True) for line in lines)]:
-        helper.write_text(f"def f():\n    {line}\n")
-        keys._closure.cache_clear()
-        keys._imports.cache_clear()
-        assert keys.sources(method) & files == (files if asks else set())
-        assert "nltk" not in keys.libraries([method])
-        before = keys.source_digest(method)
-        for file in files:
-            with monkeypatch.context() as patch:
-                patch.setattr(keys, "file_digest", lambda path, file=file: "edited" if path == file else real(path))
-                assert (keys.source_digest(method) != before) == asks
-    assert all(file.is_file() for file in files)
+    inner, outer = (keys.closure(registry.method(name)) for name in ("tiny_cam", "tiny_negated(tiny_cam)"))
+    assert outer.files >= inner.files
+    assert Path(registry.method("tiny_cam").plugin.path) in inner.files
 
 
 def test_libraries_are_those_imported():
-    found = keys.libraries([registry.method("tiny_cam")])
+    found = keys.libraries([keys.closure(registry.method("tiny_cam"))])
     assert "torch" in found
     assert not any(name.startswith("xbench") for name in found)
+
+
+# -- the core: computing, asked, showing -------------------------------------------------------------------------------------
+
+
+def imported(part):
+    """(file, module, names) of all imports of a part of the core that can run."""
+    for path in rooms.files(part):
+        for found in importing.imports(path.read_bytes()) if path.suffix == ".py" else ():
+            assert found.level == 0, f"{path}: the core imports by full names"
+            yield path, found.module, found.names
+
+
+def parts_imported(part):
+    """(file, another part) that a part of the core imports, through doors as well."""
+    for path, module, names in imported(part):
+        for name in [(module, one) for one in names] or [(module, "")]:
+            while name[0] in rooms.DOORS:
+                name = importing.door_table(name[0]).get(name[1], (f"{name[0]}.{name[1]}".rstrip("."), ""))
+                if name == ("xbench", ""):
+                    break
+            parts = name[0].split(".")
+            if parts[0] == "xbench" and len(parts) > 1 and parts[1] != part:
+                yield path, parts[1]
+
+
+def test_every_part_of_the_core_has_a_rule_and_one_only():
+    parts = {path.name.partition(".")[0] for path in rooms.home().iterdir()} - {"__pycache__", ""} - FAMILIES
+    doors = {door.rpartition(".")[2] for door in rooms.DOORS} | {"__init__"}
+    ruled = [*rooms.COMPUTING, *rooms.ASKED, *rooms.SHOWING]
+    assert parts - set(ruled) - doors == set(), "say in rooms.py whether values depend on it"
+    assert sorted(ruled) == sorted(set(ruled))
+    assert all(rooms.files(part) for part in ruled)
+
+
+@pytest.mark.parametrize("part", sorted(rooms.COMPUTING | rooms.ASKED))
+def test_what_computes_imports_nothing_that_keys_leave_out(part):
+    allowed = rooms.COMPUTING | (rooms.ASKED if part in rooms.ASKED else frozenset())
+    for path, other in parts_imported(part):
+        assert other in allowed, f"{path} imports {other}, of which keys know nothing: see rooms.py"
+
+
+def test_libraries_of_what_computes_are_told():
+    known = {*keys.CORE_LIBRARIES, *keys.OTHER_LIBRARIES}
+    for part in rooms.COMPUTING:
+        for path, module, _ in imported(part):
+            top = module.partition(".")[0]
+            if top not in sys.stdlib_module_names | {"xbench", ""}:  # a name made at run time is a plug-in's
+                assert {name.lower() for name in importing.distributions()[top]} <= known, f"{path} imports {top}"
+
+
+def digest_of_core():
+    return keys.rules_digest.__wrapped__()
+
+
+@pytest.mark.parametrize("path", rooms.computing_files(), ids=lambda path: path.relative_to(rooms.home()).as_posix())
+def test_an_edit_of_what_computes_makes_every_row_new(path, monkeypatch):
+    before, real = digest_of_core(), keys.file_digest
+    monkeypatch.setattr(keys, "file_digest", lambda other: "edited" if other == path else real(other))
+    assert digest_of_core() != before
+
+
+def test_an_edit_of_what_shows_keeps_rows(monkeypatch):
+    before, real = digest_of_core(), keys.file_digest
+    shown = {path for part in rooms.SHOWING | rooms.ASKED for path in rooms.files(part)}
+    assert {"leaderboard.py", "stats.py", "cli.py", "weights.py"} <= {path.name for path in shown}
+    monkeypatch.setattr(keys, "file_digest", lambda other: "edited" if other in shown else real(other))
+    assert digest_of_core() == before
+
+
+def test_of_a_door_its_code_counts_and_its_table_does_not(tmp_path, monkeypatch):
+    def digest(source):
+        (tmp_path / "door.py").write_text(source)
+        with monkeypatch.context() as patch:
+            patch.setattr(rooms, "door_file", lambda door: tmp_path / "door.py")
+            return digest_of_core()
+
+    before = digest("from xbench.maps import resize\nX = 1")
+    more = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from xbench.api import run\n__all__ = ['run']\n"
+    assert digest(more + "from xbench.maps import resize\nX = 1") == before
+    assert digest("from xbench.maps import resize\nX = 2") != before
+
+
+def test_the_doors_own_table_agrees_with_its_imports():
+    import xbench
+
+    assert {name: (home, name) for name, home in xbench._WHERE.items()} == dict(importing.door_table("xbench"))
+
+
+TRAINED = "from xbench import method\n{line}\n\n@method('uses_training')\ndef f(model, batch): ...\n"
+
+
+def test_an_edit_of_training_makes_rows_new_of_what_uses_it(tmp_path, monkeypatch):
+    real = keys.file_digest
+    weights = next(path for path in rooms.files("training") if path.name == "weights.py")
+    for line, asks in (("", False), ("from xbench.training import cards", True)):
+        (tmp_path / "uses_training.py").write_text(TRAINED.format(line=line))
+        registry.load(str(tmp_path / "uses_training.py"))
+        method = registry.method("uses_training")
+        before = keys.source_digest(method)
+        with monkeypatch.context() as patch:
+            patch.setattr(keys, "file_digest", lambda path: "edited" if path == weights else real(path))
+            assert (keys.source_digest(method) != before) == asks
+
+
+# -- opened models and datasets ----------------------------------------------------------------------------------------------
+
+OPENED = """
+import importlib
+from pathlib import Path
+
+import torch
+from xbench import ClassList, dataset, model
+from xbench.registry import registry
+
+HERE = Path(__file__).parent
+
+
+@model("opened_net")
+def opened_net():
+    tiny = registry.bind("model", "tiny_net")()
+    scale = float((HERE / "scale.txt").read_text())
+    network = importlib.import_module("papernet").PaperNet(tiny.network, scale)
+    return type(tiny)("opened_net", network, tiny.preprocessing, tiny.classes, "inner.features", files=(HERE / "card.json",))
+
+
+@dataset("opened_pictures", provides={"mask", "boxes"})
+def opened_pictures():
+    inner = registry.bind("dataset", "tiny_pictures")()
+    inner.classes = ClassList(tuple((HERE / "classes.txt").read_text().split()))
+    inner.files = (HERE / "truth.txt",)
+    inner.pairs = [importlib.import_module("papertruth").Reader()]
+    return inner
+"""
+NETWORK = """
+import torch
+from torch import nn
+
+
+class PaperNet(nn.Module):
+    def __init__(self, inner, scale):
+        super().__init__()
+        self.inner, self.scale = inner, scale
+
+    def forward(self, x):
+        return self.inner(x) * {factor} * self.scale
+"""
+STATE = {
+    "scale.txt": "1.0",
+    "card.json": "{}",
+    "classes.txt": "ant bee cat dog elk",
+    "truth.txt": "1",
+    "papernet.py": NETWORK.format(factor="1"),
+    "papertruth.py": "class Reader:\n    times = 1\n",
+}
+
+
+@pytest.fixture
+def opened(tmp_path, tiny_suite, monkeypatch):
+    """(files that are others) -> what the keys of rows begin with, of a model and a dataset made from files."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "plugins", dict(registry.plugins))
+    monkeypatch.setattr(registry, "known", dict(registry.known))
+    track = Track(dataset="opened_pictures", metrics=["tiny_mass"], target="label")
+    chosen = tiny_suite.model_copy(update={"models": ["opened_net"], "methods": ["tiny_cam"], "controls": [], "tracks": [track]})
+
+    def prefixes(**changed):
+        for name, text in (STATE | {name.replace("__", "."): text for name, text in changed.items()}).items():
+            (tmp_path / name).write_text(text)
+        (tmp_path / "opened.py").write_text(OPENED)
+        for name in ("papernet", "papertruth"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        registry.load(str(tmp_path / "opened.py"))
+        plan = suite.plan(chosen, Selection(), registry)
+        ((scene, planned),) = planning.open_scenes(plan)
+        assert scene.protocols == prefixes.protocols or not prefixes.protocols
+        prefixes.protocols, prefixes.scene, prefixes.last = scene.protocols, scene, (plan, [(scene, planned)])
+        return scene.prefixes["tiny_cam", "tiny_mass"], scene.map_keys["tiny_cam"]
+
+    prefixes.protocols = None
+    return prefixes
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"papernet__py": NETWORK.format(factor="9")},
+        {"papertruth__py": "class Reader:\n    times = 2\n"},
+        {"scale__txt": "9.0"},
+        {"card__json": '{"heads": 2}'},
+        {"truth__txt": "2"},
+        {"classes__txt": "bee ant cat dog elk"},
+        {"classes__txt": "ant bee cat dog fox"},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_what_opened_models_and_datasets_bring_makes_rows_new(opened, changed):
+    before = opened()
+    assert opened() == before
+    after = opened(**changed)
+    assert all(one != other for one, other in zip(before, after, strict=True))
+
+
+def test_what_opened_models_bring_is_an_input_of_the_run(opened, tmp_path):
+    opened()
+    manifest = manifests.describe(*opened.last, [], {}, {}, [])
+    assert {str(tmp_path / name) for name in ("papernet.py", "papertruth.py", "card.json", "truth.txt")} <= set(manifest["inputs"])
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale=1.0, mask=1.0, heads=(1, 2), table=1.0):
+        super().__init__()
+        self.scale, self.config = scale, {"heads": heads}
+        self.register_buffer("mask", torch.tensor(mask), persistent=False)
+        self._table = torch.tensor(table)
+
+
+class Times(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return x * self.factor
+
+
+def test_networks_of_equal_weights_differ_by_what_is_no_weight():
+    found = [Scaled(), Scaled(scale=2.0), Scaled(mask=2.0), Scaled(heads=(1, 4)), Scaled(table=2.0), nn.Sequential(Scaled())]
+    assert len({structure_digest(network) for network in found}) == len(found)
+    assert structure_digest(Scaled()) == structure_digest(Scaled())
+    traced = [torch.fx.symbolic_trace(Times(factor)) for factor in (1, 2, 1)]
+    assert [structure_digest(traced[0]) == structure_digest(other) for other in traced] == [True, False, True]
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------------
+
+
+def test_code_beside_a_repository_makes_the_rows_new_that_it_computes(tiny_suite, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "repo").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "repo")
+    (tmp_path / "p.py").write_text(
+        "import papercam\nfrom xbench import method\n\n@method('paper_cam', needs={'feature_maps', 'gradients'})\n"
+        "def paper_cam(model, batch):\n    return papercam.weigh(*model.feature_gradients(batch))\n"
+    )
+    chosen = tiny_suite.model_copy(update={"methods": ["paper_cam", "tiny_cam"], "controls": []})
+
+    def go(sign):
+        (tmp_path / "repo" / "papercam.py").write_text(f"def weigh(a, g):\n    return {sign}(a * g).sum(dim=1)\n")
+        sys.modules.pop("papercam", None)
+        importlib.invalidate_caches()
+        return workflow.run(chosen, out=tmp_path / "run", plugins=[str(tmp_path / "p.py")])
+
+    first = go("+")
+    assert (first.computed, go("+").computed) == (len(first.rows), 0)
+    second = go("-")
+    assert second.computed == (second.rows["method"] == "paper_cam").sum()
+    mine = [o.rows.query("method == 'paper_cam' and metric == 'tiny_deletion'")["value"].tolist() for o in (first, second)]
+    assert mine[0] != mine[1]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "papercam.py").write_text("def weigh(a, g):\n    return a.sum(dim=1)\n")
+    assert not manifests.changed_input(second.manifest)
+    monkeypatch.syspath_prepend(tmp_path / "other")
+    sys.modules.pop("papercam")
+    assert "the module papercam is" in manifests.changed_input(second.manifest)
+
+
+def test_what_is_of_a_cell_runs_and_resumes_by_its_code(tiny_suite, tmp_path, monkeypatch):
+    notebook = type(sys)("notebook")
+    monkeypatch.setitem(sys.modules, "notebook", notebook)
+    chosen = tiny_suite.model_copy(update={"methods": ["in_cell"], "controls": []})
+
+    def go(number, sign):
+        source = (
+            "from xbench import method\n\n\n@method('in_cell', needs={'feature_maps', 'gradients'})\n"
+            f"def in_cell(model, batch):\n    a, g = model.feature_gradients(batch)\n    return {sign}(a * g).sum(1)\n"
+        )
+        exec(compile(source, f"<cell {number}>", "exec"), vars(notebook))
+        return workflow.run(chosen, out=tmp_path / "run")
+
+    first = go(1, "+")
+    assert "the method in_cell" in first.manifest["unlisted"]
+    assert (first.computed, go(2, "+").computed, go(3, "-").computed) == (len(first.rows), 0, len(first.rows))
+
+
+PREFIXES = """
+import json, sys
+from xbench import planning, suite
+from xbench.registry import registry
+from xbench.suite import Selection, Suite
+registry.load(sys.argv[1])
+plan = suite.plan(Suite.model_validate_json(sys.argv[2]), Selection(), registry)
+print(json.dumps([sorted(scene.prefixes.values()) for scene, _ in planning.open_scenes(plan)]))
+"""
+
+
+def test_keys_are_the_same_in_another_process(tiny_suite, tiny_plugin):
+    plan = suite.plan(tiny_suite, Selection(), registry)
+    here = [sorted(scene.prefixes.values()) for scene, _ in planning.open_scenes(plan)]
+    command = [sys.executable, "-c", PREFIXES, tiny_plugin, tiny_suite.model_dump_json()]
+    assert json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) == here
+
+
+# -- protocols ---------------------------------------------------------------------------------------------------------------
 
 
 def test_protocol_key_tells_protocols_apart():
@@ -90,7 +366,3 @@ def test_a_metric_that_gains_a_keyword_only_parameter_keeps_its_columns(tmp_path
     added = "size: int = 3, *, split: str = 'all'"
     assert key(added, "gaining") == key(added, "gaining(split=all)") == before
     assert len({before, key(added, "gaining(split=some)"), key(added, "gaining(size=4)")}) == 3
-
-
-def test_the_rule_modules_exist():
-    assert all(path.is_file() for path in keys.rule_files())

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from xbench import workflow
+from xbench.api import Outcome
 from xbench.report.latex import escaped, to_latex
 
 KNOWN = {
@@ -17,7 +18,7 @@ KNOWN = {
 
 @pytest.fixture
 def text(tiny_suite, tmp_path):
-    board = workflow.run(tiny_suite, out=tmp_path / "run").leaderboard()
+    board = Outcome.of(workflow.run(tiny_suite, out=tmp_path / "run")).leaderboard()
     board.title = r"50% of_a & b {c} #1 $2 x^2 ~ \end <`>"
     return to_latex(board)
 

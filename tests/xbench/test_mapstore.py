@@ -6,6 +6,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from xbench import leaderboard, runs, workflow
+from xbench.api import Outcome
 from xbench.errors import XbenchError
 from xbench.mapstore import folder_name
 from xbench.modelview import ModelView
@@ -92,7 +93,7 @@ def test_somebody_s_own_maps_score_as_the_method_that_made_them(tiny_suite, tmp_
     for column in ("item", "metric", "value", "grid", "tie_mass"):
         assert mine[column].tolist() == theirs[column].tolist()
     assert mine["forwards"].isna().all()
-    assert [line.method for line in done.leaderboard().tables[0].lines] == ["mine"]
+    assert [line.method for line in Outcome.of(done).leaderboard().tables[0].lines] == ["mine"]
 
 
 def test_maps_stand_beside_what_was_run_there(tiny_suite, tmp_path, kept, cam_maps):
@@ -156,7 +157,7 @@ def test_what_a_method_says_of_its_maps_stands_in_the_rows(tiny_suite, tmp_path,
     assert said["residual"].tolist() == pytest.approx([i / 10 for i in range(6)])
     assert said["forwards"].tolist() == [i + 1 for i in range(6)]
     assert set(said["backwards"]) == {0}
-    (note,) = [n for n in done.leaderboard().tables[0].notes if "completeness" in n]
+    (note,) = [n for n in Outcome.of(done).leaderboard().tables[0].notes if "completeness" in n]
     assert note.startswith(
         "tiny_complete on tiny_pictures: maps miss the sum that the method promises (completeness) by 25.0% in the"
     )

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from xbench import leaderboard, reductions, validation, workflow
+from xbench.api import Outcome
 from xbench.report import heads, html, latex, pictures, tables
 from xbench.store import Store
 from xbench.suite import Track
@@ -36,7 +37,7 @@ def test_sheet_is_written(tmp_path):
 
 def test_page_is_whole_and_needs_no_network(tiny_suite, tmp_path):
     outcome = workflow.run(tiny_suite, out=tmp_path / "run")
-    page = html.render(outcome.leaderboard(), outcome.rows, outcome.manifest, Store(outcome.folder).gallery())
+    page = html.render(Outcome.of(outcome).leaderboard(), outcome.rows, outcome.manifest, Store(outcome.folder).gallery())
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page)
     assert not re.search(r"https?://(?!www\.w3\.org|purl\.org|creativecommons|matplotlib)", page)
     assert "tiny_negated(tiny_cam)" in page
@@ -51,7 +52,7 @@ def test_vectors_are_drawn_as_what_they_are(tiny_suite, tmp_path):
     """Scores over thresholds are no curve over pixels, and a vector without axes is no curve."""
     track = Track(dataset="tiny_pictures", metrics=["tiny_threshold", "tiny_deletion", "tiny_again"], target="label")
     outcome = workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
-    page = html.render(outcome.leaderboard(), outcome.rows, outcome.manifest, {})
+    page = html.render(Outcome.of(outcome).leaderboard(), outcome.rows, outcome.manifest, {})
     texts = re.findall(r"<!-- (.+?) -->", page)  # matplotlib's comments say what its glyphs spell
     assert "threshold, one for all pictures" in texts
     assert "share of pixels" in texts
@@ -62,7 +63,7 @@ def test_vectors_are_drawn_as_what_they_are(tiny_suite, tmp_path):
 def test_columns_of_one_metric_with_other_parameters_are_told_apart_in_every_form(tiny_suite, tmp_path):
     track = Track(dataset="tiny_pictures", metrics=["tiny_deletion", "tiny_deletion(steps=5)", "tiny_threshold"], target="label")
     outcome = workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
-    board = outcome.leaderboard()
+    board = Outcome.of(outcome).leaderboard()
     page = html.render(board, outcome.rows, outcome.manifest, {})
     shown = [re.findall(r"<th title[^>]*>(.*?)<small>", page)]
     for form, between in ((tables.to_markdown(board), "|"), (latex.to_latex(board), "&")):
@@ -82,7 +83,7 @@ def test_the_page_has_groups_over_columns_and_validation_below_their_heads(tiny_
     metrics = ["tiny_mass", "tiny_deletion", "tiny_threshold", "tiny_again"]
     track = Track(dataset="tiny_pictures", metrics=metrics, target="label")
     outcome = workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
-    page = html.render(outcome.leaderboard(), outcome.rows, outcome.manifest, {})
+    page = html.render(Outcome.of(outcome).leaderboard(), outcome.rows, outcome.manifest, {})
     above, below = re.findall(r"<tr.*?</tr>", page.split("<tbody>")[0], re.DOTALL)
     spans = re.findall(r'colspan="(\d)">(?:<span>)?([^<]*)<', above)
     assert spans == [("1", "faithfulness"), ("2", "localization"), ("1", "robustness"), ("4", "")]

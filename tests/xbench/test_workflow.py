@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from xbench import gate, keys, manifests, runner, runs, workflow
+from xbench.api import Outcome
 from xbench.classes import ClassList
 from xbench.data import Sample
 from xbench.errors import XbenchError
@@ -202,7 +203,6 @@ def test_an_edited_method_and_only_it_is_computed_anew(tiny_suite, tmp_path):
 
     def go(factor: str) -> workflow.Outcome:
         file.write_text(METHOD.format(factor=factor))
-        keys._imports.cache_clear()
         return workflow.run(
             tiny_suite.model_copy(update={"methods": ["edited", "tiny_cam"]}), out=tmp_path / "run", plugins=[str(file)]
         )
@@ -329,10 +329,10 @@ def test_a_broken_picture_is_counted_and_the_others_are_scored(tiny_suite, tmp_p
     assert broken["value"].isna().all()
     assert set(broken["reason"]) == {"cannot read picture_3: truncated"}
     assert set(done.rows[done.rows["item"] != "picture_3"]["status"]) == {"ok"}
-    (table,) = done.leaderboard().tables
+    (table,) = Outcome.of(done).leaderboard().tables
     assert {cell.estimate.n for line in table.lines for cell in line.cells} == {5}
     assert table.quality[0].items == 5
-    notes = done.leaderboard().notes
+    notes = Outcome.of(done).leaderboard().notes
     assert "tiny_pictures(broken=3): one note" in notes
     assert any("1 of 6 items cannot be read and count nowhere; the first: cannot read picture_3: truncated" in n for n in notes)
     assert workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run").computed == 0
@@ -343,7 +343,7 @@ def test_a_figure_of_one_threshold_for_all(tiny_suite, tmp_path):
     done = workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run")
     assert set(done.rows["status"]) == {"ok"}
     assert done.rows["value"].isna().all()
-    (table,) = done.leaderboard().tables
+    (table,) = Outcome.of(done).leaderboard().tables
     for line in table.lines:
         vectors = np.stack(done.rows[done.rows["method"] == line.method]["vector"].to_list())
         assert line.cells[0].estimate.mean == pytest.approx(vectors.mean(axis=0).max(), abs=1e-6)
@@ -448,7 +448,7 @@ def test_classes_that_the_model_lacks_cost_their_own_items(tiny_suite, tmp_path,
     what = "of which it is not known whether the model is right" if target == "prediction" else "left out"
     count = {"label": 2, "prediction": 2, "present": 3}[target]
     note = f"tiny_pictures: pictures with a label that tiny_net does not have, {what}: {count} (first: picture_0)"
-    board = done.leaderboard()
+    board = Outcome.of(done).leaderboard()
     assert note in board.notes
     if target == "prediction":
         unknown = rows["correct"].isna()
@@ -485,7 +485,7 @@ def test_pictures_without_labels_are_explained_by_their_prediction_alone(tiny_su
     }
     assert done.rows["correct"].isna().all()
     assert set(done.rows["reason"].dropna()) == {"the explained class has no truth in this picture"}
-    text = tables.to_markdown(done.leaderboard())
+    text = tables.to_markdown(Outcome.of(done).leaderboard())
     assert "the model's accuracy is not known, mean confidence" in text
     never = lambda seed: pytest.fail("the model was opened")  # noqa: E731
     monkeypatch.setitem(registry.get("model", "tiny_net").make.__globals__, "Net", never)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from xbench import planning, suite
+from xbench import keys, planning, suite
 from xbench.data import Item
 from xbench.engines import local
 from xbench.errors import XbenchError
@@ -28,7 +28,10 @@ Scenes = Sequence[tuple[Scene, PlannedTrack]]
 
 @dataclass(frozen=True)
 class Job:
-    """What a process needs to open the same models and datasets as this one. maps: where a run keeps them; returned: if wanted."""
+    """What a process needs to open the same models and datasets as this one. maps: where a run keeps them; returned: if wanted.
+
+    keys: of this process, which must be those of the other, too.
+    """
 
     suite: Suite
     selection: Selection
@@ -36,6 +39,7 @@ class Job:
     maps: Path
     returned: bool
     threads: int
+    keys: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def execute(
         XbenchError: as ``run_unit`` does; or a process ended by itself.
     """
     places = {id(scene): place for place, (scene, _) in enumerate(scenes)}
+    job = dataclasses.replace(job, keys=_keys(scenes))
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's locked threads
     pool = ProcessPoolExecutor(min(workers, len(units)), mp_context=context, initializer=_open, initargs=(job,))
     try:
@@ -90,9 +95,16 @@ def _open(job: Job) -> None:
     _opened.append((job, plan, planning.open_scenes(plan, MapStore(job.maps))))
 
 
+def _keys(scenes: Scenes) -> str:
+    """A digest of what all rows' keys begin with."""
+    return keys.digest([sorted(scene.prefixes.values()) for scene, _ in scenes])
+
+
 def _work(task: Task) -> tuple[Result, int]:
     """(the unit's result, pictures evaluated). Maps travel as arrays, for tensors would each hold a file open."""
     ((job, plan, scenes),) = _opened
+    if job.keys != _keys(scenes):
+        raise XbenchError("code, weights or pictures have changed since the run began; start the same command again to continue")
     scene, planned = scenes[task.scene]
     methods, metrics = {m.name: m for m in plan.methods}, {m.name: m for m in planned.metrics}
     cells = tuple((methods[method], metrics[metric]) for method, metric in task.cells)

@@ -260,8 +260,8 @@ def test_what_does_not_apply_says_so():
 
 def test_rows_depend_on_the_librarys_version():
     for id in ("quantus/AUC", "quantus/Complexity"):
-        assert keys.libraries([registry.metric(id)])["quantus"] == importlib.metadata.version("quantus")
-        assert "_adapter.py" in {path.name for path in keys.sources(registry.metric(id))}
+        assert keys.libraries([keys.closure(registry.metric(id))])["quantus"] == importlib.metadata.version("quantus")
+        assert "_adapter.py" in {path.name for path in keys.closure(registry.metric(id)).files}
 
 
 MUTANTS = [
