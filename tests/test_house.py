@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FAMILIES = ("methods", "metrics", "datasets", "models")
+FAMILIES = ("methods", "metrics", "datasets", "models", "trainers")
 
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="needs the source tree")
 
@@ -44,6 +45,17 @@ def test_a_family_imports_the_core_and_its_siblings_only(path):
         assert level <= 1
         assert parts[0] not in FAMILIES
         assert not (parts[0] == "xbench" and len(parts) > 1 and parts[1] in FAMILIES), f"{path.name} imports {module}"
+
+
+def test_the_training_room_names_no_trainer():
+    """What a recipe can train is asked of the registry."""
+    from xbench.registry import registry
+
+    known = registry.ids("trainer")
+    assert len(known) >= 4
+    for path in [*sorted((ROOT / "xbench" / "training").glob("*.py")), ROOT / "xbench" / "cli.py"]:
+        for id in known:
+            assert not re.search(rf"[\"'`\[]{id}[\"'`\]]", path.read_text()), f"{path.name} names {id}"
 
 
 @pytest.mark.parametrize("path", sorted(p for f in ("methods", "metrics") for p in (ROOT / f).rglob("*.py")), ids=lambda p: p.name)
