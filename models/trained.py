@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from xbench import ClassList, Model, XbenchError, model
-from xbench.training import cards, weights
+from xbench.registry import registry
+from xbench.training import cards
 from xbench.training.cards import Card
 from xbench.zero_shot import classifier, fill
 
@@ -25,10 +26,10 @@ def names() -> list[str]:
 def trained(checkpoint: str, template: str = "", prompts: str = "", classes: str = "", layer: str = "") -> Model:
     """What `xbench train` made, given by its folder, card or weights: ``trained@results/runs/train-mine``.
 
-    For a CLIP (task contrast): template says how prompts are made of class names, instead of the recipe's: ``"a picture of a
-    {}"``, a file of several, ``openai_80`` or ``openai_7``; classes is a file of other classes, one a line; prompts is the name of
-    one of the recipe's own sets, or a file with a JSON object, class -> list of sentences. layer: the feature layer, where it is
-    not to be found by itself.
+    For a CLIP, as the task contrast makes one: template says how prompts are made of class names, instead of the recipe's: ``"a
+    picture of a {}"``, a file of several, ``openai_80`` or ``openai_7``; classes is a file of other classes, one a line; prompts
+    is the name of one of the recipe's own sets, or a file with a JSON object, class -> list of sentences. layer: the feature layer,
+    where it is not to be found by itself.
     """
     return _open(f"trained@{checkpoint}", Path(checkpoint).expanduser(), template, prompts, classes, layer)
 
@@ -45,16 +46,15 @@ def scenes(name: str, template: str = "", prompts: str = "", classes: str = "", 
 def _open(id: str, place: Path, template: str, prompts: str, classes: str, layer: str) -> Model:
     files = cards.find(place)
     card = cards.read(files[0])
-    if card.task == "masked_max":
-        raise XbenchError(f"model {id} is a projection for {card.parts['clip']}; give it to the method: eclip(projection={place})")
-    network, preprocessing = weights.network(card, files[1]), card.preprocessing.preprocessing()
-    if card.task != "contrast":
+    if card.task not in registry.ids("trainer"):
+        raise XbenchError(f"model {id} is of the trainer {card.task!r}, which is not here; load its file with --plugin")
+    opened, preprocessing = registry.trainer(card.task).open(card, files[1]), card.preprocessing.preprocessing()
+    if opened.encoder is None:
         if template or prompts or classes:
             raise XbenchError(f"model {id} is a classifier of its own classes; template, prompts and classes are for a CLIP")
-        return Model(id, network, preprocessing, card.class_list, layer, files=files, card=card.sentence())
+        return Model(id, opened.network, preprocessing, card.class_list, layer, files=files, card=card.sentence())
     named, sentences, more = _prompts(id, card, template, prompts, classes)
-    encode = weights.encoder(card, network)
-    return classifier(id, network, encode, named, sentences, preprocessing, layer, (*files, *more), card.sentence())
+    return classifier(id, opened.network, opened.encoder, named, sentences, preprocessing, layer, (*files, *more), card.sentence())
 
 
 def _prompts(

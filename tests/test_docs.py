@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from xbench import suite, wordnet, workflow
 from xbench.cli import app
+from xbench.errors import XbenchError
 from xbench.registry import registry
 from xbench.suite import Suite, Track
 
@@ -80,6 +81,30 @@ def test_the_dataset_and_the_model_of_the_pages_run_together(plug_in, tiny_suite
     rows = workflow.run(tiny_suite.model_copy(update={"tracks": [track], "models": ["my_net"]}), out=tmp_path / "run").rows
     assert set(rows["status"]) == {"ok"}
     assert set(rows["item"]) == {"cat_10_20_60_70", "dog_5_5_40_80"}
+
+
+def test_the_trainer_of_the_page_trains_by_its_recipe_and_its_model_is_opened(plug_in, tmp_path):
+    """On small pictures; the file is given as --plugin gives it, which the recipe needs."""
+    pytest.importorskip("lightning")
+    from xbench.training import recipes, session
+
+    (toml,) = blocks("trainer.md", "toml")
+    (tmp_path / "my_recipe.toml").write_text(toml)
+    with pytest.raises(XbenchError, match=r"line 3: unknown task 'my_mixup'.*--plugin FILE"):
+        recipes.load(tmp_path / "my_recipe.toml")
+    registry.load(str(DOCS.parent / "tests" / "xbench" / "tiny_shapes.py"))
+    plug_in("trainer.md")
+    given = {"dataset": "tiny_shapes(n=120)", "epochs": 1, "device": "cpu", "threads": 1, "out": tmp_path / "out"}
+    done = session.train(str(tmp_path / "my_recipe.toml"), plugins=[str(tmp_path / "my_mixup.py")], **given)
+    assert done.card.task == "my_mixup"
+    assert done.card.recipe["my_mixup"] == {"least": 0.7}
+    assert "a key of references.bib" in registry.trainer("my_mixup").info.cite
+    model = registry.model(f"{done.use.removeprefix('the model ')}")()
+    assert model(torch.zeros(2, 3, 96, 96)).shape == (2, 4)
+    wrong = toml.replace("least = 0.7", "most = 0.7")
+    (tmp_path / "wrong.toml").write_text(wrong)
+    with pytest.raises(XbenchError, match=r"wrong.toml, line 6: unknown key 'most'"):
+        recipes.load(tmp_path / "wrong.toml")
 
 
 def test_the_suite_of_the_pictures_page_runs_from_nothing(tmp_path, monkeypatch):

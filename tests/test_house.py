@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from xbench.registry import registry
 from xbench.specs import Spec
 
 ROOT = Path(__file__).parent.parent
-FAMILIES = ("methods", "metrics", "datasets", "models")
+FAMILIES = ("methods", "metrics", "datasets", "models", "trainers")
 
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="needs the source tree")
 
@@ -55,6 +56,17 @@ def test_a_family_imports_the_core_and_its_siblings_only(path):
         assert not (parts[0] == "xbench" and len(parts) > 1 and parts[1] in FAMILIES), f"{path.name} imports {module}"
 
 
+def test_the_training_room_names_no_trainer():
+    """What a recipe can train is asked of the registry."""
+    from xbench.registry import registry
+
+    known = registry.ids("trainer")
+    assert len(known) >= 4
+    for path in [*sorted((ROOT / "xbench" / "training").glob("*.py")), ROOT / "xbench" / "cli.py"]:
+        for id in known:
+            assert not re.search(rf"[\"'`\[]{id}[\"'`\]]", path.read_text()), f"{path.name} names {id}"
+
+
 def used(module: types.ModuleType, family: str) -> set[Path]:
     """The files of the family's modules whose functions, classes or selves a module holds, and of what those hold in turn."""
     found, todo = {module}, [module]
@@ -77,10 +89,10 @@ def test_rows_depend_on_whatever_a_plugin_imports_from_its_family_other_folders_
         except XbenchError:  # an extra is not installed
             continue
         found = used(sys.modules[plugin.module], family)
-        sources = {path.resolve() for path in keys.sources(BOUND[kind](plugin, Spec(id), {}))}
+        sources = {path.resolve() for path in keys.closure(BOUND[kind](plugin, Spec(id), {})).files}
         assert found <= sources, f"{id}: {found - sources}"
         crossing += any(path.parent != plugin.path.resolve().parent for path in found)
-    assert crossing or family == "models"  # which is flat
+    assert crossing or family in ("models", "trainers")  # which are flat
 
 
 @pytest.mark.parametrize(

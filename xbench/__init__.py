@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from xbench.modelview import Model, ModelView, Preprocessing
     from xbench.plugins import Method
     from xbench.probing import Blends, Curve, Hidden, Request, Weighted
-    from xbench.registry import dataset, method, metric, model
+    from xbench.registry import dataset, method, metric, model, trainer
     from xbench.specs import Spec
+    from xbench.training.contract import Opened, Step, Trainer
+    from xbench.training.examples import Splits
+    from xbench.training.recipes import ClipNetwork, Network, Recipe, Table, TimmNetwork
     from xbench.variations import Answer, Moved, Noisy, Randomised, Retargeted, Same, Variation
 
 _HOME = {
@@ -31,8 +34,11 @@ _HOME = {
     "xbench.probing": ["Blends", "Curve", "Hidden", "Request", "Weighted"],
     "xbench.plugins": ["Method"],
     "xbench.variations": ["Answer", "Moved", "Noisy", "Randomised", "Retargeted", "Same", "Variation"],
-    "xbench.registry": ["dataset", "method", "metric", "model"],
+    "xbench.registry": ["dataset", "method", "metric", "model", "trainer"],
     "xbench.specs": ["Spec"],
+    "xbench.training.contract": ["Opened", "Step", "Trainer"],
+    "xbench.training.examples": ["Splits"],
+    "xbench.training.recipes": ["ClipNetwork", "Network", "Recipe", "Table", "TimmNetwork"],
 }
 _WHERE = {name: home for home, names in _HOME.items() for name in names}
 __all__ = [
@@ -43,6 +49,7 @@ __all__ = [
     "Box",
     "BrokenSample",
     "ClassList",
+    "ClipNetwork",
     "Curve",
     "Dataset",
     "Entry",
@@ -52,10 +59,13 @@ __all__ = [
     "Model",
     "ModelView",
     "Moved",
+    "Network",
     "Noisy",
     "NotApplicable",
+    "Opened",
     "Preprocessing",
     "Randomised",
+    "Recipe",
     "Request",
     "Retargeted",
     "SaliencyMap",
@@ -63,6 +73,11 @@ __all__ = [
     "Sample",
     "Score",
     "Spec",
+    "Splits",
+    "Step",
+    "Table",
+    "TimmNetwork",
+    "Trainer",
     "Truth",
     "Variation",
     "Weighted",
@@ -73,6 +88,7 @@ __all__ = [
     "metric",
     "model",
     "run",
+    "trainer",
 ]
 
 

@@ -28,7 +28,7 @@ app = typer.Typer(
 _WrongOption: type[Exception] = typer.BadParameter.__mro__[2]  # click's base of such errors, which typer does not export
 INTERRUPTED, PIPE = 130, 141  # exit codes, as shells say of programs that were interrupted, and whose reader went away
 MESSAGE = 300  # letters of an unexpected error that a line shows
-KINDS = ("methods", "metrics", "datasets", "models", "suites", "recipes", "published")
+KINDS = ("methods", "metrics", "datasets", "models", "trainers", "suites", "recipes", "published")
 
 Plugins = Annotated[list[str], typer.Option("--plugin", help="A plug-in file or module to load first; may be repeated.")]
 
@@ -40,7 +40,7 @@ def main(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, metrics, datasets, models, suites, recipes or published (by papers)")],
+    kind: Annotated[str, typer.Argument(help="methods, metrics, datasets, models, trainers, suites, recipes or published")],
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     plugin: Plugins = [],
 ) -> None:
@@ -58,7 +58,7 @@ def list_(
     elif kind == "recipes":
         from xbench.training import recipes
 
-        found = {name: recipes.load(recipes.find(name)).title for name in recipes.recipes()}
+        found = {name: recipes.title(recipes.find(name)) for name in recipes.recipes()}
     elif kind == "published":
         from xbench import published
 
@@ -119,6 +119,10 @@ def show(
             print(f"  members: {', '.join(plugin_.names())}")
         for p in plugin_.parameters:
             print(f"  parameter {p.name}: {p.annotation}" + ("" if p.default is p.empty else f", default {p.default}"))
+        for table, schema in plugin_.tables.items():
+            for key, field in schema.model_fields.items():
+                shown = "" if field.is_required() else f", default {field.default!r}"
+                print(f"  [{table}] {key}: {inspect.formatannotation(field.annotation)}{shown}")
         print(f"  source: {plugin_.module}")
         if kind == "model" and parse(spec).name != plugin_.id:  # one of a family, or with a checkpoint: it has a card of its own
             try:
@@ -192,7 +196,7 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [all cores].")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what is in the folder.")] = False,
 ) -> None:
-    """Train by a recipe: a classifier, a CLIP, a network without labels (SimCLR), or a projection for the method eclip."""
+    """Train by a recipe, whose task is a trainer: see xbench list trainers."""
     from xbench.report.progress import Console
     from xbench.training import session
 
@@ -217,8 +221,7 @@ def train(
     if done is None:  # a further process of a training on several devices
         return
     print(done.card.sentence())
-    use = f"the method eclip(projection={done.folder})" if done.card.parts else f"the model trained@{done.folder}"
-    print(f"{'trained in' if done.trained else 'finished before:'} {done.folder}; use it as {use}")
+    print(f"{'trained in' if done.trained else 'finished before:'} {done.folder}; use it as {done.use}")
 
 
 @app.command()

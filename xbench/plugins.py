@@ -8,13 +8,16 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from xbench.specs import Spec
 
-Kind = Literal["method", "metric", "dataset", "model"]
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Kind = Literal["method", "metric", "dataset", "model", "trainer"]
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
-_PASSED: dict[Kind, int] = {"method": 2, "metric": 2, "dataset": 0, "model": 0}  # arguments that the harness passes
+_PASSED: dict[Kind, int] = {"method": 2, "metric": 2, "dataset": 0, "model": 0, "trainer": 1}  # arguments that the harness passes
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,21 @@ class ModelInfo:
     cite: str = ""
 
 
-Info = MethodInfo | MetricInfo | DatasetInfo | ModelInfo
+@dataclass(frozen=True)
+class TrainerInfo:
+    """What a trainer declares.
+
+    network: the schema of a recipe's table [network]. table: that of the table with the trainer's own id, None where there is none.
+    use: how what it made is used, in words, ``{}`` for its folder.
+    """
+
+    network: type[BaseModel]
+    table: type[BaseModel] | None = None
+    use: str = "the model trained@{}"
+    cite: str = ""
+
+
+Info = MethodInfo | MetricInfo | DatasetInfo | ModelInfo | TrainerInfo
 
 
 @dataclass(frozen=True)
@@ -120,10 +137,19 @@ class Plugin:
 
     @property
     def parameters(self) -> list[inspect.Parameter]:
-        """What a spec string can give: the signature without what the harness passes."""
+        """What a spec string can give: the signature without what the harness passes. Of a trainer nothing: see ``tables``."""
+        if self.kind == "trainer":
+            return []
         found = list(inspect.signature(self.make).parameters.values())
         found = found if inspect.isclass(self.make) else found[_PASSED[self.kind] :]
         return found[1:] if self.prefix else found
+
+    @property
+    def tables(self) -> dict[str, type[BaseModel]]:
+        """The tables of a recipe that a trainer says, by name."""
+        if not isinstance(self.info, TrainerInfo):
+            return {}
+        return {"network": self.info.network} | ({self.id: self.info.table} if self.info.table else {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,4 +258,26 @@ class BoundModel(Bound):
         return self.plugin.info
 
 
-BOUND: dict[Kind, type[Bound]] = {"method": Method, "metric": Metric, "dataset": BoundDataset, "model": BoundModel}
+class BoundTrainer(Bound):
+    """A trainer: calling it with a recipe gives the ``Trainer`` of a training."""
+
+    xbench_kind = "trainer"
+
+    @property
+    def info(self) -> TrainerInfo:
+        assert isinstance(self.plugin.info, TrainerInfo)
+        return self.plugin.info
+
+    def open(self, card: Any, file: Path) -> Any:
+        """What it made, opened again: see ``Trainer.open``."""
+        trainer: Any = self.plugin.make
+        return trainer.open(card, file)
+
+
+BOUND: dict[Kind, type[Bound]] = {
+    "method": Method,
+    "metric": Metric,
+    "dataset": BoundDataset,
+    "model": BoundModel,
+    "trainer": BoundTrainer,
+}

@@ -1,7 +1,7 @@
 """Plug-ins by id: decorators, lazy discovery, and the binding of spec strings to their parameters.
 
 A plug-in is a plain function or class under a decorator, in any module that an entry point of the groups
-``xbench.methods``, ``xbench.metrics``, ``xbench.datasets`` or ``xbench.models`` names, in any module or sub-package below it, or
+``xbench.methods``, ``xbench.metrics``, ``xbench.datasets``, ``xbench.models`` or ``xbench.trainers`` names, in any module or sub-package below it, or
 in a file given with ``--plugin``.
 Modules are *scanned* for decorators (parsed, not run) so that ids are known at once, and imported when one of theirs is used.
 """
@@ -17,12 +17,13 @@ import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from xbench import reductions
 from xbench.errors import XbenchError, did_you_mean
@@ -32,6 +33,7 @@ from xbench.plugins import (
     Bound,
     BoundDataset,
     BoundModel,
+    BoundTrainer,
     DatasetInfo,
     Group,
     Info,
@@ -43,8 +45,12 @@ from xbench.plugins import (
     MetricKind,
     ModelInfo,
     Plugin,
+    TrainerInfo,
 )
 from xbench.specs import Spec, Value, parse
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 GROUPS: dict[MetricKind, Group] = {"ground_truth": "localization", "faithfulness": "faithfulness", "re_explanation": "robustness"}
@@ -223,6 +229,10 @@ class Registry:
     def model(self, spec: str | Spec) -> BoundModel:
         return typing.cast(BoundModel, self.bind("model", spec))
 
+    def trainer(self, id: str) -> BoundTrainer:
+        """The trainer of that id; its settings stand in recipes, not in a spec."""
+        return BoundTrainer(self.get("trainer", id), Spec(id))
+
     def _convert(self, what: str, value: Value, hint: Any) -> Any:
         kind: Kind | None = getattr(hint, "xbench_kind", None)
         if kind is not None:
@@ -381,3 +391,21 @@ def model(id: str, *, licence: str = "", cite: str = "", names: Callable[[], lis
     called ``checkpoint`` may also be given behind an ``@``: ``timm/resnet50@weights.safetensors``.
     """
     return _register("model", id, ModelInfo(licence, cite), names)
+
+
+def trainer(
+    id: str,
+    *,
+    network: type[BaseModel],
+    table: type[BaseModel] | None = None,
+    use: str = "the model trained@{}",
+    cite: str = "",
+) -> Callable[[F], F]:
+    """Register a trainer: a class below ``xbench.Trainer``, made from a recipe whose ``task`` is the id; see TrainerInfo.
+
+    Raises:
+        XbenchError: the id cannot be the name of a table in a recipe.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", id):
+        raise XbenchError(f"trainer {id!r} names a table in recipes; write it in small letters, digits and _, such as my_trainer")
+    return _register("trainer", id, TrainerInfo(network, table, use, cite))

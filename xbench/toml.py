@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import tomllib
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -40,24 +40,29 @@ def find(name_or_path: str, package: str, what: str) -> Path:
     return Path(str(resources.files(package) / f"{name_or_path}.toml"))
 
 
-def load(path: Path, schema: type[M], what: str) -> M:
-    """Read and validate a file.
+def load(path: Path, schema: type[M] | Callable[[dict[str, Any]], type[M]], what: str) -> M:
+    """Read and validate a file. schema: or a function of its tables that gives it.
 
     Raises:
         XbenchError: not TOML, an unknown key or a wrong value; names the key and its line.
     """
     text = path.read_text(encoding="utf-8")
     try:
-        return schema.model_validate(tomllib.loads(text))
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise XbenchError(f"{what} {path} is not valid TOML: {error}") from error
+    schema = typing.cast(type[M], schema) if isinstance(schema, type) else schema(tables)
+    try:
+        return schema.model_validate(tables)
     except ValidationError as error:
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key may be missing, too
         lines = dict(_lines(text))
         place, known = _resolve(schema, first["loc"], lines)
         key = next((part for part in reversed(place) if isinstance(part, str)), "")
         if first["type"] == "extra_forbidden":
-            problem = f"unknown key {key!r}{did_you_mean(key, known)}"
+            tables_of = [name for name in schema.model_fields if key in _keys_of(schema, name)]
+            elsewhere = f"; it is a key of [{tables_of[0]}]" if tables_of else ""
+            problem = f"unknown key {key!r}{elsewhere or did_you_mean(key, known)}"
         elif first["type"] == "missing":
             problem = f"the key {key!r} is missing"
         elif first["type"] == "value_error":  # a schema's own check, whose message is a whole sentence
@@ -83,6 +88,11 @@ def _resolve(schema: type[BaseModel], location: Sequence[str | int], lines: dict
             fields = [s.model_fields[str(part)].annotation for s in schemas if part in s.model_fields]
             schemas = schemas if isinstance(part, int) else [m for annotation in fields for m in _schemas(annotation)]
     return place, known
+
+
+def _keys_of(schema: type[BaseModel], table: str) -> set[str]:
+    """The keys that a table of a file may have."""
+    return {key for inside in _schemas(schema.model_fields[table].annotation) for key in inside.model_fields}
 
 
 def _schemas(annotation: object) -> Iterator[type[BaseModel]]:

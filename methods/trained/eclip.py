@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xbench import Batch, Model, ModelView, NotApplicable, XbenchError, method
+from xbench.keys import file_digest
+from xbench.modelview import weights_digest
 from xbench.training import cards, weights
+from xbench.training.cards import Card
 
 from ..clip.itsm import TOKENS, similarity
 from ..clip.selection import selected
@@ -59,9 +63,20 @@ def _projection(model: Model, projection: str) -> tuple[Tensor, Tensor | None]:
     for place in [Path(projection).expanduser()] if projection else sorted(SHIPPED.glob("*.json")):
         path, file = cards.find(place)
         card = cards.read(path)
-        if weights.fits(card, model):
-            return weights.projection(card, file)
+        if fits(card, model):
+            found = weights.tensors(card, file)
+            return found["weight"], found.get("bias")
         if projection:
             made = f"a projection for {card.parts['clip']}" if card.parts else f"a model of the task {card.task}"
             raise XbenchError(f"eclip: {place} is {made} and does not fit {model.id}; train one for it: xbench train eclip")
     raise NotApplicable(f"eclip: no projection for {model.id} ships; train one, xbench train eclip, and name it: projection=FOLDER")
+
+
+def fits(card: Card, model: Model) -> bool:
+    """Whether a card is of a projection for a CLIP: by the file of the CLIP's weights, which copies with other weights name too, or
+    else by the weights of its image tower."""
+    if card.task != "masked_max":
+        return False
+    if card.parts["file"] in (file_digest(path) for path in model.files):
+        return True
+    return card.parts["tower"] == weights_digest(cast(nn.Module, model.network.visual))

@@ -32,7 +32,7 @@ def train(folder: Path, task: str, network: dict[str, object]) -> Path:
     parts |= {} if task == "masked_max" else {"preprocessing": {"size": 16}}
     parts |= {"simclr": {"side": 8, "outputs": 8}} if task == "simclr" else {}
     prompts = {"prompts": {"long": "a picture of a {} on noise"}} if task == "contrast" else {}
-    recipe = recipes.Recipe.model_validate({"name": "tiny", "task": task, **parts, **prompts})
+    recipe = recipes.of({"name": "tiny", "task": task, **parts, **prompts})
     session.train(recipe, out=folder, device="cpu", threads=1)
     return folder
 
@@ -122,9 +122,7 @@ def test_a_network_that_learned_without_labels_is_a_classifier_by_its_fitted_lay
 def test_a_projection_is_no_model_but_explains_the_clip_that_it_was_trained_for(clip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = train(tmp_path / "eclip", "masked_max", {"clip": f"trained@{clip}", "share": 1.0})
-    with pytest.raises(
-        XbenchError, match=rf"is a projection for trained@{clip}; give it to the method: eclip\(projection={folder}"
-    ):
+    with pytest.raises(XbenchError, match=rf"is a projection for trained@{clip}; give it to the method eclip\(projection={folder}"):
         registry.model(f"trained@{folder}")()
     track = Track(dataset="tiny_shapes(n=8)", metrics=["pointing_game"], target="label")
     spec = f'eclip(projection="{folder}")'

@@ -1,12 +1,14 @@
-"""A plug-in file with pictures that a tiny network learns in seconds: bars, crosses, frames and dots on noise."""
+"""A plug-in file with pictures that a tiny network learns in seconds, bars, crosses, frames and dots on noise, and a trainer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from pydantic import Field
+from torch.nn import functional
 
-from xbench import Box, BrokenSample, ClassList, Dataset, Entry, Sample, dataset
+from xbench import Box, BrokenSample, ClassList, Dataset, Entry, Sample, Step, Table, TimmNetwork, Trainer, dataset, trainer
 
 CLASSES = ClassList(("bar", "cross", "frame", "dot"))
 SIDE = 16
@@ -65,3 +67,19 @@ class Shapes(Dataset):
 def tiny_shapes(n: int = 256, start: int = 0, several: bool = False, broken: int = -1, version: int = 1) -> Dataset:
     """Shapes on noise."""
     return Shapes(n, start, several, broken, version)
+
+
+class Labels(Table):
+    """Its own table in a recipe."""
+
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+@trainer("tiny_labels", network=TimmNetwork, table=Labels)
+class TinyLabels(Trainer):
+    """Labels of shapes."""
+
+    def loss(self, module: torch.nn.Module, step: Step) -> torch.Tensor:
+        present = self.splits.train.present[step.places.cpu()].float().to(step.pictures.device)
+        targets = present / present.sum(dim=1, keepdim=True)
+        return functional.cross_entropy(module(step.pictures).float(), targets, label_smoothing=self.recipe.table.smoothing)

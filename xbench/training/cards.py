@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from xbench.classes import ClassList
 from xbench.errors import XbenchError
-from xbench.training.recipes import Input, Network
+from xbench.training.recipes import Input
 
 
 class SplitCard(BaseModel):
@@ -36,10 +36,11 @@ class FigureCard(BaseModel):
 class Card(BaseModel):
     """What is known of a trained model.
 
-    template, prompts: of a CLIP, as its recipe has them.
+    task: the trainer, which opens it again. network: the recipe's table [network], as that trainer reads it. template, prompts: of
+    a CLIP, as its recipe has them.
     data: by split, "train", "validation", "test/...". held_out: figures by test set. generated: the pictures are no photographs.
     recipe: all that was asked for. seconds: of all epochs together. versions: of the libraries. sha256: of the weights' file.
-    parts: of a projection, what it was trained between: specs and digests, see ``weights.fits``. remarks: what else is to be said.
+    parts: what it was trained on top of, where it is no model of its own: specs and digests. remarks: what else is to be said.
     """
 
     model_config = ConfigDict(extra="ignore")  # of newer versions
@@ -52,7 +53,7 @@ class Card(BaseModel):
     synsets: list[str]
     template: str
     prompts: dict[str, str | list[str]]
-    network: Network
+    network: dict[str, Any]
     preprocessing: Input
     held_out: dict[str, dict[str, FigureCard]]
     data: dict[str, SplitCard]

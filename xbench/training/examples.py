@@ -83,7 +83,7 @@ class Examples(TorchDataset[Batch]):
         picture = view.image(sample.image, self.preprocessing.interpolation)
         if self.masks:
             if not sample.masks or len(self.classes) > 255:
-                raise XbenchError(f"token_labels needs masks of at most 255 classes, which {self.spec} lacks; set it to 0")
+                raise XbenchError(f"the recipe asks for masks of at most 255 classes, which {self.spec} lacks; ask for none")
             owners = torch.zeros(picture.shape[1:], dtype=torch.uint8)
             for label, mask in sample.masks.items():
                 owners[view.mask(mask)] = label + 1

@@ -30,8 +30,8 @@ from xbench.attention import Unfused
 from xbench.data import generator
 from xbench.errors import XbenchError, did_you_mean
 from xbench.training import examples, objectives
+from xbench.training.contract import Step, Trainer
 from xbench.training.examples import Batch, Splits
-from xbench.training.objectives import Objective, Step
 from xbench.training.recipes import Recipe
 from xbench.workflow import Progress
 
@@ -49,17 +49,17 @@ class Epoch(TypedDict):
 
 
 class Fit(pl.LightningModule):
-    """A training between two epochs: what learns (the objective's module), what is known so far, and the weights that are kept.
+    """A training between two epochs: what learns (the task's module), what is known so far, and the weights that are kept.
 
     kept: called after every epoch whose checkpoint is on the disk. Lightning gives devices, precision and the optimiser's steps.
     """
 
     def __init__(
-        self, network: nn.Module, objective: Objective, recipe: Recipe, splits: Splits, folder: Path, kept: Callable[[Fit], None]
+        self, network: nn.Module, task: Trainer, recipe: Recipe, splits: Splits, folder: Path, kept: Callable[[Fit], None]
     ) -> None:
         super().__init__()
-        self.network = objective.module(network)
-        self.objective, self.recipe, self.splits, self.folder = objective, recipe, splits, folder
+        self.network = task.module(network)
+        self.task, self.recipe, self.splits, self.folder = task, recipe, splits, folder
         self.averaged = _average(self.network, recipe.training.ema) if recipe.training.ema else None
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
@@ -70,7 +70,7 @@ class Fit(pl.LightningModule):
     @property
     def selected(self) -> nn.Module:
         """The network that is validated and kept: of the average where there is one."""
-        return self.objective.network(self._learned)
+        return self.task.kept(self._learned)
 
     @property
     def _learned(self) -> nn.Module:
@@ -104,12 +104,12 @@ class Fit(pl.LightningModule):
         slow = self.device.type == "cpu" and how.precision == "bf16-mixed"
         with Unfused() if slow else nullcontext():
             step = Step(inputs, places, owners, self.current_epoch, self._done, draw)
-            loss = self.objective.loss(self.network, step)
+            loss = self.task.loss(self.network, step)
         self._losses += loss.detach()
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self.objective.after_step(self.network, self._done)
+        self.task.after_step(self.network, self._done)
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
 
@@ -120,12 +120,12 @@ class Fit(pl.LightningModule):
         if not math.isfinite(loss):
             raise XbenchError(f"the loss became {loss} in epoch {self.current_epoch + 1}; lower lr in [training], or raise warmup")
         how, validation = self.recipe.training, self.splits.validation
-        beside = self.objective.after_epoch(self._learned, self.device)
-        classifiers = self.objective.classifiers(self.selected)
+        beside = self.task.after_epoch(self._learned, self.device)
+        classifiers = self.task.classifiers(self.selected)
         logits, places = objectives.evaluate(classifiers, validation, how.batch_size, self.workers, self.device)
         figures = objectives.figures(logits, validation.present[places]) | beside
         main = next(iter(figures))
-        if self.objective.best(figures[main], [epoch["figures"][main] for epoch in self.history]):
+        if self.task.best(figures[main], [epoch["figures"][main] for epoch in self.history]):
             self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.selected.state_dict().items()}
             self.best_epoch = self.current_epoch + 1
         rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -177,7 +177,7 @@ class _Report(pl.Callback):
         self.progress.finish_unit(trainer.global_step, int(trainer.estimated_stepping_batches))
 
 
-def trainer(recipe: Recipe, folder: Path, device: str, devices: int | None, progress: Progress) -> pl.Trainer:
+def passes(recipe: Recipe, folder: Path, device: str, devices: int | None, progress: Progress) -> pl.Trainer:
     """What runs the passes.
 
     device: ``auto``, ``cpu``, ``cuda`` (all of them), ``cuda:1``, ``mps``. devices: how many.
@@ -212,7 +212,7 @@ def trainer(recipe: Recipe, folder: Path, device: str, devices: int | None, prog
             raise XbenchError(f"cannot train on {device}: {reason}; choose another --device") from error
 
 
-def fit(passes: pl.Trainer, module: Fit, resume: Path | None) -> None:
+def fit(loop: pl.Trainer, module: Fit, resume: Path | None) -> None:
     """Train until the recipe's last epoch. resume: a checkpoint to go on from.
 
     Raises:
@@ -221,7 +221,7 @@ def fit(passes: pl.Trainer, module: Fit, resume: Path | None) -> None:
     """
     with _quiet():
         try:
-            passes.fit(module, ckpt_path=resume, weights_only=True)
+            loop.fit(module, ckpt_path=resume, weights_only=True)
         except SystemExit as error:  # how Lightning ends when it is interrupted, with the signal switched off
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from error

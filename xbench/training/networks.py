@@ -45,6 +45,22 @@ def build(table: TimmNetwork | ClipNetwork, classes: int, size: int) -> nn.Modul
         raise XbenchError(f"timm does not build {table.timm} with {table.arguments}: {error}; mend [network]") from error
 
 
+def begun(table: TimmNetwork | ClipNetwork, classes: int, size: int) -> tuple[nn.Module, str]:
+    """The same after it has started from its table's ``init``, and what that was, in words; "" for nothing.
+
+    Raises:
+        XbenchError: as ``build`` and ``start_from``.
+    """
+    built = build(table, classes, size)
+    return built, start_from(built, table.init) if table.init else ""
+
+
+def table(known: Mapping[str, Any]) -> TimmNetwork | ClipNetwork:
+    """The table [network] of a card, of those that ``build`` knows."""
+    schema: type[TimmNetwork | ClipNetwork] = ClipNetwork if ClipNetwork.told_by in known else TimmNetwork
+    return schema.model_validate(known)
+
+
 def tokenizer(table: ClipNetwork) -> Tokenizer:
     """CLIP's own tokenizer, as long as the text tower reads: sentences -> int64 ``[n, context_length]``."""
     known = _open_clip()

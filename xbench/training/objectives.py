@@ -1,11 +1,9 @@
-"""What is minimised, and how well it went: what a task is, the tasks that learn from labels and captions, and pure functions."""
+"""What trainers share: targets, captions and their prompts; and how well it went, as figures of classifiers."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,91 +13,12 @@ from xbench import zero_shot
 from xbench.classes import ClassList
 from xbench.data import generator
 from xbench.errors import XbenchError
-from xbench.training import networks
 from xbench.training.examples import Examples
-from xbench.training.recipes import ClipNetwork, Recipe
+from xbench.training.recipes import Recipe
 
 RESAMPLES = 200  # of a bootstrap: enough for a standard error
 
 Logits = dict[str, Tensor]  # by the name of a prompt set, "" for the main one: float32 [n, classes]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step learns from.
-
-    pictures: normalised inputs, float32 ``[B, 3, h, w]``. places: theirs in the training examples, ``[B]``. owners: the class of
-    each pixel's object + 1, or 0, uint8 ``[B, 1, h, w]``; ``[B, 0, h, w]`` where nobody asked for it. epoch: from 0. done: the
-    share of all steps that lie behind. draw: for all that is random; on the CPU, so that every device draws the same.
-    """
-
-    pictures: Tensor
-    places: Tensor
-    owners: Tensor
-    epoch: int
-    done: float
-    draw: torch.Generator
-
-
-class Objective(ABC):
-    """A task. The *module* is what learns: the network that is asked for, or one that holds it and more."""
-
-    def module(self, network: nn.Module) -> nn.Module:
-        """What learns, made around a network."""
-        return network
-
-    @abstractmethod
-    def loss(self, module: nn.Module, step: Step) -> Tensor:
-        """What is minimised, a scalar."""
-
-    def after_step(self, module: nn.Module, done: float) -> None:
-        """What follows a step of the optimiser, such as what it may have moved out of its range. done: as in the next Step."""
-        return
-
-    def after_epoch(self, module: nn.Module, device: torch.device) -> dict[str, float]:
-        """What follows an epoch, before validation. -> figures in 0..1 that are reported beside those of the classifiers."""
-        return {}
-
-    def network(self, module: nn.Module) -> nn.Module:
-        """The network that is kept, as far as it has come."""
-        return module
-
-    @abstractmethod
-    def classifiers(self, network: nn.Module) -> dict[str, nn.Module]:
-        """A network that is kept as classifiers, inputs -> logits ``[B, classes]``, by name; "" is the main one."""
-
-    def best(self, main: float, before: Sequence[float]) -> bool:
-        """Whether an epoch's weights take the place of those kept so far, by the main figure of it and of the epochs before it."""
-        return main >= max(before, default=main)  # of equal ones the later
-
-
-class Classification(Objective):
-    """Labels of pictures, by soft-target cross-entropy: a picture with three classes in it has a third of each.
-
-    With token labels the classifier must know each patch too, as far as an object covers it.
-    """
-
-    def __init__(self, recipe: Recipe, train: Examples) -> None:
-        self.targets, self.label_smoothing = soft_targets(train.present), recipe.training.label_smoothing
-        self.recipe, self.token_labels = recipe.name, recipe.training.token_labels
-
-    def loss(self, module: nn.Module, step: Step) -> Tensor:
-        pictures = step.pictures
-        targets = self.targets[step.places.cpu()].to(pictures.device)
-        if not self.token_labels:
-            return functional.cross_entropy(module(pictures).float(), targets, label_smoothing=self.label_smoothing)
-        transformer = cast(Any, module)
-        if not all(hasattr(module, name) for name in ("forward_features", "patch_embed", "num_prefix_tokens", "fc_norm", "head")):
-            raise XbenchError(f"recipe {self.recipe}: token_labels needs a vision transformer of timm; set it to 0")
-        tokens = transformer.forward_features(pictures)
-        logits = transformer.forward_head(tokens).float()
-        of_tokens = transformer.head(transformer.fc_norm(tokens[:, transformer.num_prefix_tokens :])).float()
-        whole = functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        shares = cover(step.owners, transformer.patch_embed.grid_size, self.targets.shape[1])
-        return whole + self.token_labels * token_loss(of_tokens, shares)
-
-    def classifiers(self, network: nn.Module) -> dict[str, nn.Module]:
-        return {"": network}
 
 
 class Captions:
@@ -123,39 +42,6 @@ class Captions:
         return self._which[self._first[places] + which]
 
 
-class Contrast(Objective):
-    """Which caption belongs to which picture (Radford et al. 2021), where one caption may be true of several pictures.
-
-    In each epoch each picture has one of its captions. Validation is zero-shot.
-    """
-
-    def __init__(self, recipe: Recipe, train: Examples) -> None:
-        assert isinstance(recipe.network, ClipNetwork)
-        self._tokenize = networks.tokenizer(recipe.network)
-        self.captions = Captions(train, recipe.seed)
-        self.tokens = self._tokenize(self.captions.sentences).to(torch.int32)
-        self.prompts = prompt_sets(recipe, train.classes)
-
-    def loss(self, module: nn.Module, step: Step) -> Tensor:
-        clip, device = cast(Any, module), step.pictures.device
-        distinct, which = torch.unique(self.captions.drawn(step.places, step.epoch), return_inverse=True)  # a sentence is read once
-        which = which.to(device)
-        texts = clip.encode_text(self.tokens[distinct].long().to(device), normalize=True)[which]
-        images = clip.encode_image(step.pictures, normalize=True)
-        with torch.autocast(device.type, enabled=False):  # the scale is up to 100, and bfloat16 has three digits
-            return contrastive_loss(images.float(), texts.float(), which, clip.logit_scale.exp())
-
-    def classifiers(self, network: nn.Module) -> dict[str, nn.Module]:
-        encode = networks.text_encoder(network, self._tokenize)
-        return {
-            name: zero_shot.ZeroShot(network, zero_shot.text_embeddings(encode, prompts)) for name, prompts in self.prompts.items()
-        }
-
-    def after_step(self, module: nn.Module, done: float) -> None:
-        with torch.no_grad():
-            cast(Any, module).logit_scale.clamp_(0, torch.tensor(100.0).log())
-
-
 def prompt_sets(recipe: Recipe, classes: ClassList) -> dict[str, tuple[tuple[str, ...], ...]]:
     """The prompts of each class, by the name of their set; the recipe's template is the main one, "".
 
@@ -176,18 +62,6 @@ def prompt_sets(recipe: Recipe, classes: ClassList) -> dict[str, tuple[tuple[str
 def soft_targets(present: Tensor) -> Tensor:
     """bool ``[n, classes]`` -> float32, uniform over the classes that are present."""
     return present.float() / present.sum(dim=1, keepdim=True)
-
-
-def cover(owners: Tensor, grid: tuple[int, int], classes: int) -> Tensor:
-    """uint8 ``[B, 1, h, w]`` of class + 1, or 0 -> the share of each cell of a grid that each class covers, float32
-    ``[B, N, classes]``."""
-    one_hot = functional.one_hot(owners[:, 0].long(), classes + 1)[..., 1:].permute(0, 3, 1, 2).float()
-    return functional.adaptive_avg_pool2d(one_hot, grid).flatten(2).transpose(1, 2)
-
-
-def token_loss(logits: Tensor, shares: Tensor) -> Tensor:
-    """Cross-entropy of tokens, each as far as it is covered, over all that is. logits, shares: ``[B, N, classes]``."""
-    return -(shares * logits.log_softmax(dim=-1)).sum() / shares.sum().clamp(min=1)
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, captions: Tensor, scale: Tensor) -> Tensor:

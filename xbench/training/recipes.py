@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator, model_validator
 
 from xbench import toml
+from xbench.errors import XbenchError, did_you_mean
+from xbench.plugins import TrainerInfo
+from xbench.registry import registry
 
 if TYPE_CHECKING:
     from xbench.modelview import Preprocessing
@@ -16,13 +21,31 @@ Triple = tuple[float, float, float]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
-class TimmNetwork(BaseModel):
+class Table(BaseModel):
+    """A table of a recipe: its keys are those of its class, and no others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Network(Table):
+    """A recipe's table [network], of which every trainer says its own. told_by: the key that no other has. wanted: what to write,
+    for who has written another.
+    """
+
+    told_by: ClassVar[str] = ""
+    wanted: ClassVar[str] = ""
+
+
+class TimmNetwork(Network):
     """A classifier of timm: its name, and any keyword arguments of ``timm.create_model``.
 
     init: what to start from: a checkpoint file (a state dict), a model that xbench knows, or ``mimetic`` for a vision transformer.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
+
+    told_by: ClassVar[str] = "timm"
+    wanted: ClassVar[str] = "a classifier; write [network] with timm = NAME"
 
     timm: str
     init: str = ""
@@ -33,14 +56,15 @@ class TimmNetwork(BaseModel):
         return dict(self.model_extra or {})
 
 
-class ClipNetwork(BaseModel):
+class ClipNetwork(Network):
     """A CLIP of open_clip's own class.
 
     vision, text: fields of ``open_clip.model.CLIPVisionCfg`` and ``CLIPTextCfg``. embed_dim: of the space that they share.
     stem: channels of a convolution before the patches of a vision transformer, as timm's hybrids have it; 0 for none.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    told_by: ClassVar[str] = "open_clip"
+    wanted: ClassVar[str] = "a CLIP; write [network] with open_clip = 'CLIP', embed_dim, vision and text"
 
     open_clip: Literal["CLIP"]
     embed_dim: int = Field(ge=1)
@@ -51,46 +75,8 @@ class ClipNetwork(BaseModel):
     init: str = ""
 
 
-class Projection(BaseModel):
-    """A new projection of a CLIP's image tokens into its joint space; all else of the CLIP stays as it is.
-
-    clip: a CLIP that xbench knows, such as ``scenes/clip``. encoder: a vision transformer that xbench knows, such as
-    ``scenes/simclr``, whose attention is the mask: tokens are pooled where the share ``share`` of it lies; 1 for no mask, and then
-    no encoder.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    clip: str
-    encoder: str = ""
-    share: float = Field(default=0.7, gt=0, le=1)
-
-    @model_validator(mode="after")
-    def _mask(self) -> Projection:
-        if (self.share < 1) != bool(self.encoder):
-            raise ValueError("the mask needs an encoder, such as 'scenes/simclr', and share below 1; without it write share = 1.0")
-        return self
-
-
-def _which(table: Any) -> str:
-    if not isinstance(table, dict):
-        return type(table).__name__
-    kind = Projection if "clip" in table else ClipNetwork if "open_clip" in table else TimmNetwork
-    return kind.__name__
-
-
-Network = Annotated[
-    Annotated[TimmNetwork, Tag("TimmNetwork")]
-    | Annotated[ClipNetwork, Tag("ClipNetwork")]
-    | Annotated[Projection, Tag("Projection")],
-    Discriminator(_which),
-]
-
-
-class Input(BaseModel):
+class Input(Table):
     """How pictures become the network's input: see ``xbench.Preprocessing``. size: height and width. mean, std: on 0..255."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int = Field(default=96, ge=1)
     mean: Triple = (127.5, 127.5, 127.5)
@@ -111,15 +97,13 @@ class Input(BaseModel):
         return cls(size=size, mean=mean, std=std, share=known.share, interpolation=known.interpolation)
 
 
-class Data(BaseModel):
+class Data(Table):
     """Which pictures. Datasets are spec strings.
 
     test: one dataset, or several by name, the main one first. Without ``validation`` and ``test``, each gets the share ``holdout``
     of ``train``, chosen by a digest of the source photograph. view: see ``xbench.geometry``. cache_gb: pictures are kept in memory
     when they fit into that, and read anew in every epoch otherwise. workers: processes that read them, None for one per core.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     train: str
     validation: str = ""
@@ -141,81 +125,66 @@ class Data(BaseModel):
         return self.test if isinstance(self.test, dict) else {"test": self.test} if self.test else {}
 
 
-class Training(BaseModel):
+class Training(Table):
     """How it is minimised: AdamW, the rate rising over the share ``warmup`` of all steps and falling to 0 along a cosine.
 
     batch_size: on each device. flip: mirror half of the pictures. shift: move them by up to that many pixels, their borders
-    repeated. token_labels: weight of a second loss for vision transformers of timm, by which the classifier must also know each
-    patch that an object covers (Jiang et al. 2021, here with exact masks); 0 for none. clip: largest norm of the gradient, 0 for
-    any. ema: decay per step of a moving average of the weights, which is then what is selected and kept; 0 for none.
+    repeated. clip: largest norm of the gradient, 0 for any. ema: decay per step of a moving average of the weights, which is then
+    what is selected and kept; 0 for none.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(default=128, ge=1)
     lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     warmup: float = Field(default=0.05, ge=0, lt=1)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     precision: Precision = "32-true"
     flip: bool = False
     shift: int = Field(default=0, ge=0)
-    token_labels: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, ge=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
 
 
-class Simclr(BaseModel):
-    """How a network learns from pictures alone (SimCLR): to tell which views are of one picture.
-
-    hidden, outputs: widths of the projection head. side: of the views in pixels. scale: the share of the picture that a view shows,
-    drawn from that range. temperature: of the cosines. colour: strength of changes of colour, 0 for none, 1 for those of BYOL.
-    blur: how many of the views are blurred. clouds: strength of smooth random colours that are added to each view, 0 for none as in
-    the paper: where backgrounds are soft, and would tell pictures apart better than what stands before them.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    hidden: int = Field(default=512, ge=1)
-    outputs: int = Field(default=64, ge=1)
-    side: int = Field(default=96, ge=1)
-    scale: tuple[float, float] = (0.4, 1.0)
-    temperature: float = Field(default=0.2, gt=0)
-    colour: float = Field(default=1.0, ge=0, le=1)
-    blur: float = Field(default=0.5, ge=0, le=1)
-    clouds: float = Field(default=0.0, ge=0, le=2)
-
-    @field_validator("scale")
-    @classmethod
-    def _range(cls, scale: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"scale is a range of shares of the picture, such as [0.4, 1.0], not {list(scale)}")
-        return scale
-
-
-class Recipe(BaseModel):
+class Recipe(Table):
     """A training.
 
-    task: ``classify`` learns the labels of pictures; ``contrast`` learns which caption belongs to which picture (CLIP); ``simclr``
-    learns from pictures alone, as ``simclr`` says; ``masked_max`` learns a projection of a CLIP's tokens (ECLIP).
+    task: the id of the trainer, which says what [network] may be and what a table of its own id holds: see ``of``.
     template: of the prompts that what learns from captions is validated by. prompts: more of them by name, reported beside it: a
     template, or a sentence for each class.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     title: str = ""
     seed: int = 0
-    task: Literal["classify", "contrast", "simclr", "masked_max"]
+    task: str
     template: str = "a picture of a {}"
     prompts: dict[str, str | list[str]] = {}
     network: Network
     preprocessing: Input = Input()
     data: Data
     training: Training
-    simclr: Simclr | None = None
+
+    @property
+    def table(self) -> Any:
+        """The trainer's own table, of the class that it declares; None where it has none."""
+        return getattr(self, self.task, None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_task(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "task" in given:
+            others = set(registry.ids("trainer")) - set(cls.model_fields) - {given["task"]}
+            for key in given:
+                if key in others and cls is not _Unknown:
+                    raise ValueError(f"the table [{key}] is of the task {key}, not {given['task']}; leave it out")
+        return given
+
+    @field_validator("task")
+    @classmethod
+    def _known(cls, task: str) -> str:
+        if task not in (known := registry.ids("trainer")):
+            raise ValueError(f"unknown task {task!r}{did_you_mean(task, known)}; a trainer in a file of yours needs --plugin FILE")
+        return task
 
     @field_validator("template")
     @classmethod
@@ -224,19 +193,13 @@ class Recipe(BaseModel):
             raise ValueError(f"template {template!r} has no {{}} for the class's name; write it like 'a picture of a {{}}'")
         return template
 
-    @model_validator(mode="after")
-    def _fitting(self) -> Recipe:
-        if self.task in ("classify", "simclr") and not isinstance(self.network, TimmNetwork):
-            raise ValueError(f"the task {self.task} needs a classifier; write [network] with timm = NAME")
-        if self.task == "contrast" and not isinstance(self.network, ClipNetwork):
-            raise ValueError("the task contrast needs a CLIP; write [network] with open_clip = 'CLIP', embed_dim, vision and text")
-        if self.task == "masked_max" and not isinstance(self.network, Projection):
-            raise ValueError("the task masked_max needs a trained CLIP; write [network] with clip = MODEL, encoder and share")
-        if self.task == "masked_max" and self.preprocessing != Input():
-            raise ValueError("the task masked_max reads pictures as its CLIP does; leave [preprocessing] out")
-        if self.task != "simclr" and self.simclr:
-            raise ValueError(f"the table [simclr] is of the task simclr, not {self.task}; leave it out")
-        return self
+    @field_validator("network", mode="before")
+    @classmethod
+    def _fitting(cls, table: Any, known: ValidationInfo) -> Any:
+        schema: Any = cls.model_fields["network"].annotation
+        if isinstance(table, dict) and issubclass(schema, Network) and schema.told_by not in {"", *table}:
+            raise ValueError(f"the task {known.data.get('task')} needs {schema.wanted}")
+        return table
 
     def on(self, dataset: str) -> Recipe:
         """The same recipe on another dataset, of which validation and test are held out."""
@@ -258,10 +221,61 @@ def find(name_or_path: str) -> Path:
     return toml.find(name_or_path, "xbench.recipes", "recipe")
 
 
+def title(path: Path) -> str:
+    """The title of a recipe, which is not validated."""
+    return toml.load(path, _Head, "recipe").title
+
+
 def load(path: Path) -> Recipe:
     """Read and validate a recipe.
 
     Raises:
         XbenchError: not TOML, an unknown key or a wrong value; names the key and its line.
     """
-    return toml.load(path, Recipe, "recipe")
+    return toml.load(path, _schema, "recipe")
+
+
+def of(tables: Mapping[str, Any]) -> Recipe:
+    """A recipe from its tables, such as those in a card.
+
+    Raises:
+        pydantic.ValidationError: an unknown key or a wrong value.
+        XbenchError: its trainer cannot be loaded.
+    """
+    return _schema(tables).model_validate(tables)
+
+
+class _Head(BaseModel):
+    """What lists show of a recipe."""
+
+    title: str = ""
+
+
+class _Unknown(Recipe):
+    """A recipe of an unknown task: nobody knows what its network and further tables may hold."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    network: Any = None
+
+
+def _schema(tables: Mapping[str, Any]) -> type[Recipe]:
+    """What a recipe of that task may hold."""
+    task = tables.get("task")
+    if task not in registry.ids("trainer"):
+        return _Unknown
+    return _schema_of(task, registry.trainer(task).info)
+
+
+@functools.cache
+def _schema_of(task: str, info: TrainerInfo) -> type[Recipe]:
+    if task in Recipe.model_fields or hasattr(Recipe, task):
+        raise XbenchError(f"trainer {task!r} has a name that means something else in every recipe; rename it")
+    tables: dict[str, Any] = {"network": (info.network, ...)}
+    for schema in filter(None, (info.network, info.table)):
+        if schema.model_config.get("extra") not in ("forbid", "allow"):
+            raise XbenchError(f"trainer {task!r}: its table {schema.__name__} forgives unknown keys; derive it from xbench.Table")
+    if info.table is not None:
+        needed = any(field.is_required() for field in info.table.model_fields.values())
+        tables[task] = (info.table, ... if needed else info.table())
+    return create_model("Recipe", __base__=Recipe, **tables)

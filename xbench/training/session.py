@@ -26,9 +26,9 @@ from xbench.training.cards import Card, FigureCard, SplitCard
 from xbench.training.recipes import Recipe
 
 if TYPE_CHECKING:
+    from xbench.training.contract import Trainer
     from xbench.training.examples import Splits
     from xbench.training.fitting import Epoch, Fit
-    from xbench.training.tasks import Task
 
 FILES = ("request.json", "last.ckpt", "last.ckpt.tmp", "history.json", "history.svg", "model.safetensors", "model.json")
 
@@ -53,6 +53,11 @@ class Outcome:
     folder: Path
     card: Card
     trained: bool
+
+    @property
+    def use(self) -> str:
+        """How it is used, in words: the model trained@FOLDER."""
+        return registry.trainer(self.card.task).info.use.format(self.folder)
 
 
 def train(
@@ -81,6 +86,8 @@ def train(
     Raises:
         XbenchError: anything the user can mend; the checkpoint of the last whole epoch stays.
     """
+    for plugin in plugins:  # which may have the recipe's trainer
+        registry.load(plugin)
     chosen = recipe if isinstance(recipe, Recipe) else recipes.load(recipes.find(recipe))
     chosen = chosen.on(dataset) if dataset else chosen
     if epochs is not None:
@@ -93,8 +100,6 @@ def train(
                 (folder / name).unlink(missing_ok=True)
         if first and _finished(chosen, folder, resume):
             return Outcome(folder, cards.read(folder / "model.json"), False)
-        for plugin in plugins:
-            registry.load(plugin)
         return _train(chosen, folder, resume, device, devices, threads, (progress or Silent()) if first else Silent())
 
 
@@ -126,20 +131,21 @@ def _train(
 
     import torch
 
-    from xbench.training import examples, objectives, tasks
+    from xbench.training import examples, objectives
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    task = tasks.opened(chosen, registry)
+    task: Trainer = registry.trainer(chosen.task)(chosen)
     splits = examples.open_splits(chosen.data, task.preprocessing, registry)
     with torch.random.fork_rng():
         torch.manual_seed(chosen.seed)
-        network, started = task.network(len(splits.train.classes))
+        network, started = task.build(len(splits.train.classes))
         network = network.to(memory_format=torch.channels_last)
         objectives.prompt_sets(chosen, splits.train.classes)  # before minutes of reading
         checkpoint = folder / "last.ckpt" if resume and (folder / "last.ckpt").is_file() else None
         _note_request(chosen, task, splits, folder, checkpoint is not None)
-        passes = fitting.trainer(chosen, folder, device, devices, progress)
-        _gather(chosen, splits, task.captions, progress)
+        passes = fitting.passes(chosen, folder, device, devices, progress)
+        _gather(chosen, splits, task, progress)
+        task.begin(splits)
 
         def kept(fit: fitting.Fit) -> None:
             last = fit.history[-1]
@@ -149,21 +155,21 @@ def _train(
                 f"epoch {last['epoch']}/{chosen.training.epochs}: loss {last['loss']:.4f}, {shown}, {last['seconds']:.0f} s"
             )
 
-        fit = fitting.Fit(network, task.objective(splits), chosen, splits, folder, kept)
+        fit = fitting.Fit(network, task, chosen, splits, folder, kept)
         fitting.fit(passes, fit, checkpoint)
         if not passes.is_global_zero:
             return None
-        return Outcome(folder, _finish(fit, task, chosen, splits, folder, started), True)
+        return Outcome(folder, _finish(fit, chosen, splits, folder, started), True)
 
 
-def _note_request(chosen: Recipe, task: Task, splits: Splits, folder: Path, resumed: bool) -> None:
+def _note_request(chosen: Recipe, task: Trainer, splits: Splits, folder: Path, resumed: bool) -> None:
     """Write down what is about to be trained, or check that it is what was begun.
 
     Raises:
         XbenchError: the data, or the models that it builds on, are not those that the training began with.
     """
     path = folder / "request.json"
-    revisions = {name: split.dataset.revision for name, split in splits.named().items()} | task.parts
+    revisions = {name: split.dataset.revision for name, split in splits.named().items()} | dict(task.parts)
     if resumed:
         difference = _difference(json.loads(path.read_text(encoding="utf-8"))["revisions"], revisions)
         if difference:
@@ -172,27 +178,27 @@ def _note_request(chosen: Recipe, task: Task, splits: Splits, folder: Path, resu
         write_text(path, json.dumps({"recipe": chosen.model_dump(mode="json"), "revisions": revisions}, indent=1) + "\n")
 
 
-def _gather(chosen: Recipe, splits: Splits, spoken: Sequence[str], progress: Progress) -> None:
+def _gather(chosen: Recipe, splits: Splits, task: Trainer, progress: Progress) -> None:
     """Read the pictures once where they fit into memory, or where their captions must be known before."""
     from xbench.training.examples import worker_count
 
-    splits.train.masks = chosen.training.token_labels > 0
+    splits.train.masks = task.masks
     keep = sum(split.bytes for split in splits.named().values()) <= chosen.data.cache_gb * 1e9
     for name, split in splits.named().items():
-        captions = name in spoken
+        captions = name in task.captions
         if keep or captions:
             split.gather(keep, captions, worker_count(chosen.data.workers), progress)
 
 
-def _finish(fit: Fit, task: Task, chosen: Recipe, splits: Splits, folder: Path, started: str) -> Card:
+def _finish(fit: Fit, chosen: Recipe, splits: Splits, folder: Path, started: str) -> Card:
     """Round the selected weights, judge them on what was held out, and write them with their card."""
     from xbench.training import objectives, weights
 
-    state = weights.halved(fit.best)
-    network = fit.objective.network(fit.network)
+    task, state = fit.task, weights.halved(fit.best)
+    network = task.kept(fit.network)
     network.load_state_dict(weights.restored(state))
     network = network.to(fit.device)
-    classifiers = fit.objective.classifiers(network)
+    classifiers = task.classifiers(network)
     held_out: dict[str, dict[str, FigureCard]] = {}
     for name, split in splits.test.items():
         logits, places = objectives.evaluate(classifiers, split, chosen.training.batch_size, fit.workers, fit.device)
@@ -209,7 +215,7 @@ def _finish(fit: Fit, task: Task, chosen: Recipe, splits: Splits, folder: Path, 
         synsets=list(splits.train.classes.synsets),
         template=chosen.template if task.captions else "",
         prompts=chosen.prompts,
-        network=chosen.network,
+        network=chosen.network.model_dump(mode="json"),
         preprocessing=recipes.Input.of(task.preprocessing),
         held_out=held_out,
         data={
@@ -230,7 +236,7 @@ def _finish(fit: Fit, task: Task, chosen: Recipe, splits: Splits, folder: Path, 
         seconds=round(sum(epoch["seconds"] for epoch in fit.history), 1),
         machine=_machine(fit),
         versions=_versions(),
-        parts=task.parts,
+        parts=dict(task.parts),
         remarks=task.remarks,
         sha256=weights.save(folder / "model.safetensors", state),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import safetensors
 import safetensors.torch
@@ -13,11 +12,10 @@ from torch import Tensor, nn
 
 from xbench.errors import XbenchError
 from xbench.keys import file_digest
-from xbench.modelview import Model, weights_digest
 from xbench.store import write
 from xbench.training import networks
 from xbench.training.cards import Card
-from xbench.training.recipes import ClipNetwork, Projection
+from xbench.training.recipes import ClipNetwork
 from xbench.zero_shot import Encoder, counted
 
 
@@ -46,44 +44,45 @@ def save(path: Path, state: Mapping[str, Tensor]) -> str:
 
 
 def network(card: Card, weights: Path) -> nn.Module:
-    """The network of a card with its weights, float32, in evaluation mode.
+    """The network of a card, as networks.py builds it, with its weights, float32, in evaluation mode.
 
     Raises:
         XbenchError: the weights are not those that the card is about, or do not fit.
     """
-    _check(card, weights)
-    assert not isinstance(card.network, Projection)
     with torch.random.fork_rng(devices=[]):
-        built = networks.build(card.network, len(card.classes), card.preprocessing.size)
+        built = networks.build(networks.table(card.network), len(card.classes), card.preprocessing.size)
+    return fill(built, card, weights)
+
+
+def fill(built: nn.Module, card: Card, weights: Path) -> nn.Module:
+    """A network of one's own with the weights of a card, float32, in evaluation mode.
+
+    Raises:
+        XbenchError: the weights are not those that the card is about, or do not fit.
+    """
     try:
-        built.load_state_dict(restored(safetensors.torch.load_file(weights)))
-    except (RuntimeError, safetensors.SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise XbenchError(f"{weights} does not fit its card's network: {reason}; train it anew") from error
+        built.load_state_dict(tensors(card, weights))
+    except RuntimeError as error:
+        raise _unfit(weights, error) from error
     return built.eval()
 
 
-def projection(card: Card, weights: Path) -> tuple[Tensor, Tensor | None]:
-    """The projection of a card: weight ``[D, W]`` and bias ``[D]`` or None, float32.
+def tensors(card: Card, weights: Path) -> dict[str, Tensor]:
+    """The weights of a card by name, float32.
 
     Raises:
-        XbenchError: the weights are not those that the card is about, or no projection.
+        XbenchError: the weights are not those that the card is about.
     """
-    if card.task != "masked_max":
-        raise XbenchError(f"{weights} is a model of the task {card.task}, no projection; name what xbench train eclip made")
     _check(card, weights)
-    found = restored(safetensors.torch.load_file(weights))
-    return found["weight"], found.get("bias")
+    try:
+        return restored(safetensors.torch.load_file(weights))
+    except safetensors.SafetensorError as error:
+        raise _unfit(weights, error) from error
 
 
-def fits(card: Card, model: Model) -> bool:
-    """Whether a projection was trained for a CLIP: by the file of its weights, which copies with other weights name too, or else by
-    the weights of the image tower."""
-    if not card.parts:
-        return False
-    if card.parts["file"] in (file_digest(path) for path in model.files):
-        return True
-    return card.parts["tower"] == weights_digest(cast(nn.Module, model.network.visual))
+def _unfit(weights: Path, error: Exception) -> XbenchError:
+    reason = str(error).strip().splitlines()[0]
+    return XbenchError(f"{weights} does not fit its card's network: {reason}; train it anew")
 
 
 def _check(card: Card, weights: Path) -> None:
@@ -96,6 +95,5 @@ def _check(card: Card, weights: Path) -> None:
 
 def encoder(card: Card, clip: nn.Module) -> Encoder:
     """Sentences -> embeddings, by the text tower of a CLIP with its card's tokenizer."""
-    assert isinstance(card.network, ClipNetwork)
-    tokenize = networks.tokenizer(card.network)
+    tokenize = networks.tokenizer(ClipNetwork.model_validate(card.network))
     return Encoder(networks.text_encoder(clip, tokenize), *counted(tokenize))

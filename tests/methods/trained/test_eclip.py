@@ -50,7 +50,7 @@ def made(folder: Path, model: Model, seed: int = 0, **changes: object) -> Path:
         synsets=[],
         template="a {}",
         prompts={},
-        network=recipes.Projection(clip="tiny", share=1.0),
+        network={"clip": "tiny", "encoder": "", "share": 1.0},
         preprocessing=recipes.Input(size=16),
         held_out={},
         data={},
@@ -80,7 +80,7 @@ def test_it_is_the_cosine_of_projected_tokens_and_the_text(tmp_path):
     model, batch = tiny_clip(), batch_of(5)
     before = model(batch.images)
     got = registry.method(f'eclip(projection="{made(tmp_path, model)}")')(ModelView(model), batch)
-    kept = weights.projection(cards.read(tmp_path / "model.json"), tmp_path / "model.safetensors")[0].numpy()
+    kept = weights.tensors(cards.read(tmp_path / "model.json"), tmp_path / "model.safetensors")["weight"].numpy()
     seen = []
     handle = model.network.visual.transformer.register_forward_hook(lambda _, __, output: seen.append(output))
     model(batch.images)
@@ -183,11 +183,12 @@ def test_the_files_of_what_ships_are_inputs_of_a_run(tmp_path, monkeypatch):
 def test_what_ships_is_of_its_recipe_for_scenes_clip_and_by_the_attention_of_scenes_simclr():
     path, file = cards.find(module.SHIPPED / "eclip.json")
     card, clip = cards.read(path), registry.model("scenes/clip")()
-    assert recipes.Recipe.model_validate(card.recipe) == recipes.load(recipes.find("eclip"))
-    assert weights.fits(card, clip)
+    assert recipes.of(card.recipe) == recipes.load(recipes.find("eclip"))
+    assert module.fits(card, clip)
     assert card.parts["tower"] == weights_digest(clip.network.visual)
     assert card.parts["encoder_digest"] == registry.model("scenes/simclr")().digest
-    weight, bias = weights.projection(card, file)
+    found = weights.tensors(card, file)
+    weight = found["weight"]
     assert weight.shape == clip.tower.projection[0].shape
-    assert bias is None
+    assert list(found) == ["weight"]
     assert not torch.allclose(weight, clip.tower.projection[0], atol=1e-2)

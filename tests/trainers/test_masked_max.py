@@ -10,6 +10,8 @@ import safetensors.torch
 import torch
 from torch import nn
 from torch.nn import functional
+from xbench.methods import eclip
+from xbench.trainers import masked_max
 
 from xbench import maps, towers, zero_shot
 from xbench.classes import ClassList
@@ -18,14 +20,13 @@ from xbench.errors import XbenchError
 from xbench.modelview import Model, Preprocessing, weights_digest
 from xbench.registry import registry
 from xbench.training import cards, examples, networks, recipes, session, weights
-from xbench.training.objectives import Step
+from xbench.training.contract import Step
 from xbench.workflow import Silent
 
 pytest.importorskip("lightning")
 pytest.importorskip("open_clip")
-from xbench.training import projecting, tasks
 
-SHAPES = Path(__file__).with_name("tiny_shapes.py")
+SHAPES = Path(__file__).parents[1] / "xbench" / "tiny_shapes.py"
 RECIPE = """
 name = "tiny_eclip"
 task = "masked_max"
@@ -92,8 +93,8 @@ def written(folder: Path, text: str) -> recipes.Recipe:
     return recipes.load(path)
 
 
-def frozen(encoder: str = "ENCODER", share: float = 0.5) -> projecting.Frozen:
-    return projecting.opened(recipes.Projection(clip="CLIP", encoder=encoder, share=share), registry)
+def frozen(encoder: str = "ENCODER", share: float = 0.5) -> masked_max.Frozen:
+    return masked_max.opened(masked_max.Projection(clip="CLIP", encoder=encoder, share=share))
 
 
 # -- the rules -------------------------------------------------------------------------------------------------------------
@@ -119,17 +120,17 @@ def test_the_mask_is_the_smallest_set_that_holds_the_share(share):
     sparse[0, 2, 3] = 1
     constant = torch.full((1, 4, 5), 0.25)
     for shares in (random, tied, peaked, sparse, constant):
-        got = projecting.smallest(shares, share)
+        got = masked_max.smallest(shares, share)
         for mine, one in zip(got, shares, strict=True):
             assert np.array_equal(mine.numpy(), smallest_by_hand(one.double().numpy(), share))
-    assert projecting.smallest(constant, 0.5)[0].flatten().tolist() == [True] * 10 + [False] * 10
+    assert masked_max.smallest(constant, 0.5)[0].flatten().tolist() == [True] * 10 + [False] * 10
 
 
 def test_the_maximum_is_taken_where_the_mask_is_and_learns():
     draw = generator("max")
     tokens, mask = torch.randn(3, 2, 4, 5, generator=draw, requires_grad=True), torch.rand(3, 2, 4, generator=draw) < 0.5
     mask[:, 0, 0] = True
-    got = projecting.masked_max(tokens, mask)
+    got = masked_max.masked_max(tokens, mask)
     known = tokens.tolist()
     for b in range(3):
         for d in range(5):
@@ -137,24 +138,24 @@ def test_the_maximum_is_taken_where_the_mask_is_and_learns():
     got.sum().backward()
     assert (tokens.grad[~mask] == 0).all()
     assert tokens.grad.sum() == 15
-    assert not torch.equal(got, projecting.masked_max(tokens, torch.ones_like(mask)))
+    assert not torch.equal(got, masked_max.masked_max(tokens, torch.ones_like(mask)))
 
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_the_loss_against_plain_loops(tmp_path, masked):
     """From the tokens on: maximum, length, and the symmetric contrastive loss with equal captions as positives."""
     text = RECIPE if masked else RECIPE.replace('encoder = "ENCODER"\nshare = 0.5', "share = 1.0")
-    task, splits, objective = begun(written(tmp_path, text))
-    layer, _ = task.network(4)
+    task, splits = begun(written(tmp_path, text))
+    layer, _ = task.build(4)
     pictures = task.preprocessing.normalise(splits.train.pictures[:6])
     step = Step(pictures, torch.arange(6), torch.empty(6, 0), 0, 0.0, generator("step"))
-    got = objective.loss(layer, step)
-    model = objective.frozen.clip
+    got = task.loss(layer, step)
+    model = task.frozen.clip
     tower = towers.of(model.network.visual)
     tokens = (tower.places(pictures) @ layer.weight.T).detach().double().numpy()
-    mask = objective.frozen.mask(pictures, (4, 4)).numpy()
+    mask = task.frozen.mask(pictures, (4, 4)).numpy()
     assert mask.all() != masked
-    sentences = [objective.captions.sentences[row] for row in objective.captions.drawn(torch.arange(6), 0).tolist()]
+    sentences = [task.spoken.sentences[row] for row in task.spoken.drawn(torch.arange(6), 0).tolist()]
     texts = model.encode_text(sentences).double().numpy()
     images = np.zeros((6, 8))
     for b in range(6):
@@ -175,11 +176,12 @@ def test_the_loss_against_plain_loops(tmp_path, masked):
 
 
 def begun(recipe):
-    """A task, its splits, and its objective."""
-    task = tasks.opened(recipe, registry)
+    """A trainer that knows its pictures, and these."""
+    task = registry.trainer("masked_max")(recipe)
     splits = examples.open_splits(recipe.data, task.preprocessing, registry)
-    session._gather(recipe, splits, task.captions, Silent())
-    return task, splits, task.objective(splits)
+    session._gather(recipe, splits, task, Silent())
+    task.begin(splits)
+    return task, splits
 
 
 def test_the_mask_is_the_encoders_attention_of_what_the_clip_sees():
@@ -196,14 +198,14 @@ def test_the_mask_is_the_encoders_attention_of_what_the_clip_sees():
     queries, keys, _ = network.blocks[-1].attn.qkv(seen[0]).reshape(3, 37, 3, 2, 8).permute(2, 0, 3, 1, 4)
     attention = (queries @ keys.transpose(-1, -2) / math.sqrt(8)).softmax(dim=-1)
     by_hand = attention[:, :, 0, 1:].mean(dim=1).reshape(3, 6, 6)
-    assert torch.allclose(projecting.attention_map(encoder, inputs), by_hand, atol=1e-5)
-    assert torch.equal(got, projecting.smallest(maps.resize(by_hand, (4, 4)), 0.5))
+    assert torch.allclose(masked_max.attention_map(encoder, inputs), by_hand, atol=1e-5)
+    assert torch.equal(got, masked_max.smallest(maps.resize(by_hand, (4, 4)), 0.5))
 
 
 def test_it_starts_from_clips_own_projection_for_both_kinds_of_towers():
     for visual, side in ((tiny_clip().network.visual, 16), (resnet(), 64)):
         tower = towers.of(visual)
-        layer, places = projecting.original(tower), tower.places(torch.randn(2, 3, side, side))
+        layer, places = masked_max.original(tower), tower.places(torch.randn(2, 3, side, side))
         assert torch.allclose(layer(places), tower.project(places), atol=1e-5)
         assert layer.weight.requires_grad
         assert layer.weight.data_ptr() != tower.projection[0].data_ptr()
@@ -236,12 +238,13 @@ def test_it_trains_the_projection_and_nothing_else(tmp_path, tiny_models):
     assert "the share 0.5 of" in card.sentence()
     assert card.template == "a picture of a {}"
     assert set(card.held_out["test"]) == {"accuracy"}
-    assert recipes.Recipe.model_validate(card.recipe).network == recipes.Projection(clip="CLIP", encoder="ENCODER", share=0.5)
-    assert weights.fits(card, tiny_clip())
-    assert not weights.fits(card, tiny_clip(seed=5))
-    weight, bias = weights.projection(*read(tmp_path / "out"))
-    assert torch.equal(weight, kept["weight"].float())
-    assert bias is None
+    assert recipes.of(card.recipe).network == masked_max.Projection(clip="CLIP", encoder="ENCODER", share=0.5)
+    assert eclip.fits(card, tiny_clip())
+    assert not eclip.fits(card, tiny_clip(seed=5))
+    found = weights.tensors(*read(tmp_path / "out"))
+    assert list(found) == ["weight"]
+    assert torch.equal(found["weight"], kept["weight"].float())
+    assert done.use == f"the method eclip(projection={tmp_path / 'out'})"
 
 
 def read(folder: Path) -> tuple[cards.Card, Path]:
@@ -254,7 +257,7 @@ def test_without_the_mask_something_else_is_learned(tmp_path):
     found = []
     for name, text in (("masked", RECIPE), ("open", open_text), ("again", RECIPE)):
         done = session.train(written(tmp_path, text), out=tmp_path / name, device="cpu", threads=1)
-        found.append(weights.projection(done.card, tmp_path / name / "model.safetensors")[0])
+        found.append(weights.tensors(done.card, tmp_path / name / "model.safetensors")["weight"])
     masked, plain, again = found
     assert torch.equal(masked, again)
     assert (masked - plain).abs().max() > 1e-3
@@ -263,8 +266,8 @@ def test_without_the_mask_something_else_is_learned(tmp_path):
 
 def test_what_was_learned_says_more_of_the_captions_than_what_it_started_from(tmp_path):
     longer = RECIPE.replace("n=64)", "n=512)").replace("epochs = 2", "epochs = 10")
-    task, _, objective = begun(written(tmp_path, longer))
-    start = objective.after_epoch(task.network(4)[0], torch.device("cpu"))
+    task, _ = begun(written(tmp_path, longer))
+    start = task.after_epoch(task.build(4)[0], torch.device("cpu"))
     done = session.train(written(tmp_path, longer), out=tmp_path / "out", device="cpu", threads=1)
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     assert list(history[0]["figures"]) == ["accuracy", "retrieval"]
@@ -300,8 +303,8 @@ def test_pictures_without_captions_are_refused(tmp_path, monkeypatch):
         session.train(written(tmp_path, RECIPE), out=tmp_path / "out", device="cpu", threads=1)
 
 
-def test_a_model_is_no_projection(tmp_path):
+def test_a_projection_is_no_model(tmp_path):
     session.train(written(tmp_path, RECIPE), out=tmp_path / "out", device="cpu", threads=1)
     card, file = read(tmp_path / "out")
-    with pytest.raises(XbenchError, match=r"is a model of the task contrast, no projection"):
-        weights.projection(card.model_copy(update={"task": "contrast"}), file)
+    with pytest.raises(XbenchError, match=r"is a projection for CLIP; give it to the method eclip\(projection=.*\)"):
+        registry.trainer("masked_max").open(card, file)

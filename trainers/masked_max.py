@@ -8,20 +8,26 @@ attention, and the loss is CLIP's. What else had to be decided is in ``CHOICES``
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import ClassVar, cast
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xbench import attention, maps, towers, zero_shot
-from xbench.errors import XbenchError
+from xbench import Model, Network, Opened, Preprocessing, Recipe, Splits, Step, Trainer, XbenchError, trainer
+from xbench.attention import read_off, recorded
 from xbench.keys import file_digest
-from xbench.modelview import Model, Preprocessing, weights_digest
-from xbench.registry import Registry
-from xbench.training.examples import Splits, worker_count
-from xbench.training.objectives import Captions, Objective, Step, contrastive_loss, prompt_sets
-from xbench.training.recipes import Projection, Recipe
+from xbench.maps import resize
+from xbench.modelview import weights_digest
+from xbench.registry import registry
+from xbench.towers import Tower
+from xbench.training.cards import Card
+from xbench.training.examples import worker_count
+from xbench.training.objectives import Captions, contrastive_loss, prompt_sets
+from xbench.training.recipes import Input
+from xbench.zero_shot import text_embeddings
 
 CHOICES = (
     "A reconstruction of ECLIP, whose code and masking rule are unpublished. xbench's own choices: the mask is the smallest set of "
@@ -30,6 +36,28 @@ CHOICES = (
     "temperature is CLIP's and stays; there is one projection, not two; without a mask at test time."
 )
 UNMASKED = "The maximum is taken over all tokens (share 1): no mask. Otherwise as the reconstruction of ECLIP."
+
+
+class Projection(Network):
+    """A new projection of a CLIP's image tokens into its joint space; all else of the CLIP stays as it is.
+
+    clip: a CLIP that xbench knows, such as ``scenes/clip``. encoder: a vision transformer that xbench knows, such as
+    ``scenes/simclr``, whose attention is the mask: tokens are pooled where the share ``share`` of it lies; 1 for no mask, and then
+    no encoder.
+    """
+
+    told_by: ClassVar[str] = "clip"
+    wanted: ClassVar[str] = "a trained CLIP; write [network] with clip = MODEL, encoder and share"
+
+    clip: str
+    encoder: str = ""
+    share: float = Field(default=0.7, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _mask(self) -> Projection:
+        if (self.share < 1) != bool(self.encoder):
+            raise ValueError("the mask needs an encoder, such as 'scenes/simclr', and share below 1; without it write share = 1.0")
+        return self
 
 
 def smallest(shares: Tensor, share: float) -> Tensor:
@@ -52,7 +80,7 @@ class Frozen:
 
     table: Projection
     clip: Model
-    tower: towers.Tower
+    tower: Tower
     encoder: Model | None
 
     def parts(self) -> dict[str, str]:
@@ -82,7 +110,7 @@ class Frozen:
         if self.encoder is None:
             return torch.ones(len(pictures), *grid, dtype=torch.bool, device=pictures.device)
         seen = attention_map(self.encoder, _as_inputs(pictures, self.clip.preprocessing, self.encoder.preprocessing))
-        return smallest(maps.resize(seen, grid), self.table.share)
+        return smallest(resize(seen, grid), self.table.share)
 
     def pooled(self, projection: nn.Module, pictures: Tensor) -> Tensor:
         """Embeddings of pictures, float32 ``[B, D]`` of length 1: masked max pooling of what a projection makes of the tokens."""
@@ -93,7 +121,7 @@ class Frozen:
         return functional.normalize(masked_max(projection(places).float(), mask), dim=-1)
 
 
-def opened(table: Projection, registry: Registry) -> Frozen:
+def opened(table: Projection) -> Frozen:
     """Load what a projection is trained between.
 
     Raises:
@@ -109,7 +137,7 @@ def opened(table: Projection, registry: Registry) -> Frozen:
     return Frozen(table, clip, tower, encoder)
 
 
-def original(tower: towers.Tower) -> nn.Linear:
+def original(tower: Tower) -> nn.Linear:
     """CLIP's own projection of its tokens as a layer that can learn, float32."""
     weight, bias = tower.projection
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
@@ -124,16 +152,16 @@ def original(tower: towers.Tower) -> nn.Linear:
 def attention_map(encoder: Model, inputs: Tensor) -> Tensor:
     """The last block's attention of the tokens from which the model reads its output, mean over heads, ``[B, h, w]``."""
     assert encoder.layout is not None
-    with attention.recorded(len(inputs), encoder.layout) as recorded:
+    with recorded(len(inputs), encoder.layout) as seen:
         encoder.network(inputs)
-    return attention.read_off(recorded[-1].float(), encoder.layout, encoder.attention_rows).mean(dim=1)
+    return read_off(seen[-1].float(), encoder.layout, encoder.attention_rows).mean(dim=1)
 
 
 def _as_inputs(pictures: Tensor, given: Preprocessing, wanted: Preprocessing) -> Tensor:
     """Inputs of one model -> of another, of the same part of the picture."""
     if given == wanted:
         return pictures
-    return wanted.normalise(maps.resize(given.plain(pictures), wanted.size))
+    return wanted.normalise(resize(given.plain(pictures), wanted.size))
 
 
 class Pooled(nn.Module):
@@ -147,36 +175,57 @@ class Pooled(nn.Module):
         return self.frozen.scale * self.frozen.pooled(self.projection, pictures) @ self.texts.to(pictures.device).T
 
 
-class MaskedMax(Objective):
+USE = "the method eclip(projection={})"
+
+
+@trainer("masked_max", network=Projection, use=USE, cite="li2022exploring")
+class MaskedMax(Trainer):
     """Which caption belongs to which picture, for a projection alone; all else is frozen.
 
     Validation is zero-shot, of the pooled embedding; ``retrieval`` is the share of pictures whose nearest caption, among those of
     all validation pictures, is one of their own.
     """
 
-    def __init__(self, recipe: Recipe, frozen: Frozen, splits: Splits) -> None:
-        encode = frozen.clip.encode_text
+    captions = ("train", "validation")
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        assert isinstance(recipe.network, Projection)
+        if recipe.preprocessing != Input():
+            raise XbenchError(f"recipe {recipe.name}: masked_max reads pictures as its CLIP does; leave [preprocessing] out")
+        self.frozen = opened(recipe.network)
+        self.parts = self.frozen.parts()
+        self.remarks = CHOICES.format(share=recipe.network.share) if self.frozen.encoder else UNMASKED
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.frozen.clip.preprocessing
+
+    def build(self, classes: int) -> tuple[nn.Module, str]:
+        return original(self.frozen.tower), f"the projection of {self.frozen.table.clip}"
+
+    def begin(self, splits: Splits) -> None:
+        super().begin(splits)
+        encode = self.frozen.clip.encode_text
         assert encode is not None
-        self.frozen, self._encode, self._splits, self.recipe = frozen, encode, splits, recipe
-        self.captions = Captions(splits.train, recipe.seed)
-        sets = prompt_sets(recipe, splits.train.classes)
-        self.texts = {name: zero_shot.text_embeddings(encode, prompts) for name, prompts in sets.items()}
-        known = Captions(splits.validation, recipe.seed)
-        self._sentences = known.sentences
-        self._of_sentences = encode(known.sentences)
+        self._encode, self.spoken = encode, Captions(splits.train, self.recipe.seed)
+        sets = prompt_sets(self.recipe, splits.train.classes)
+        self.texts = {name: text_embeddings(encode, prompts) for name, prompts in sets.items()}
+        self._sentences = Captions(splits.validation, self.recipe.seed).sentences
+        self._of_sentences = encode(self._sentences)
 
     def loss(self, module: nn.Module, step: Step) -> Tensor:
         device = step.pictures.device
-        distinct, which = torch.unique(self.captions.drawn(step.places, step.epoch), return_inverse=True)  # a sentence is read once
+        distinct, which = torch.unique(self.spoken.drawn(step.places, step.epoch), return_inverse=True)  # a sentence is read once
         which = which.to(device)
         images = self.frozen.pooled(module, step.pictures)
         with torch.autocast(device.type, enabled=False):
-            texts = self._encode([self.captions.sentences[row] for row in distinct.tolist()]).to(device)[which]
+            texts = self._encode([self.spoken.sentences[row] for row in distinct.tolist()]).to(device)[which]
             return contrastive_loss(images, texts, which, self.frozen.scale)
 
     @torch.no_grad()
     def after_epoch(self, module: nn.Module, device: torch.device) -> dict[str, float]:
-        validation, right, seen = self._splits.validation, 0, 0
+        validation, right, seen = self.splits.validation, 0, 0
         for pictures, places in validation.in_order(self.recipe.training.batch_size, worker_count(self.recipe.data.workers)):
             embedded = self.frozen.pooled(module, validation.preprocessing.normalise(pictures).to(device)).cpu()
             nearest = (embedded @ self._of_sentences.T).argmax(dim=1).tolist()
@@ -188,3 +237,7 @@ class MaskedMax(Objective):
 
     def classifiers(self, network: nn.Module) -> dict[str, nn.Module]:
         return {name: Pooled(self.frozen, network, texts) for name, texts in self.texts.items()}
+
+    @classmethod
+    def open(cls, card: Card, file: Path) -> Opened:
+        raise XbenchError(f"{file} is a projection for {card.parts['clip']}; give it to {USE.format(file)}")

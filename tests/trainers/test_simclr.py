@@ -1,4 +1,4 @@
-"""Learning without labels: views, the objective against plain loops, and whole trainings of a tiny network."""
+"""Learning without labels: views, the loss against plain loops, and whole trainings of a tiny network."""
 
 import json
 import math
@@ -8,19 +8,21 @@ import pytest
 import safetensors.torch
 import torch
 from torch.nn import functional
+from xbench.trainers import _linear, simclr
+from xbench.trainers import _views as views
 
 from xbench.data import Relabelled, generator
 from xbench.errors import XbenchError
 from xbench.modelview import Model, Preprocessing
 from xbench.registry import registry
-from xbench.training import cards, examples, recipes, session, views, weights
-from xbench.training.objectives import Step
+from xbench.training import cards, examples, recipes, session, weights
+from xbench.training.contract import Step
 from xbench.workflow import Silent
 
 pytest.importorskip("lightning")
-from xbench.training import fitting, simclr, tasks
+from xbench.training import fitting
 
-SHAPES = Path(__file__).with_name("tiny_shapes.py")
+SHAPES = Path(__file__).parents[1] / "xbench" / "tiny_shapes.py"
 RECIPE = """
 name = "tiny_simclr"
 task = "simclr"
@@ -78,15 +80,15 @@ def written(folder: Path, text: str) -> recipes.Recipe:
     return recipes.load(path)
 
 
-def begun(recipe) -> tuple[simclr.TwoViews, simclr.Learner, torch.Tensor]:
-    """An objective, what learns, and normalised inputs."""
-    task = tasks.opened(recipe, registry)
+def begun(recipe) -> tuple[simclr.Simclr, simclr.Learner, torch.Tensor]:
+    """A trainer, what learns, and normalised inputs."""
+    task = registry.trainer("simclr")(recipe)
     splits = examples.open_splits(recipe.data, task.preprocessing, registry)
     splits.train.gather(True, False, 0, Silent())
     torch.manual_seed(0)
-    network, _ = task.network(4)
-    objective = simclr.TwoViews(recipe, splits.train)
-    return objective, objective.module(network), task.preprocessing.normalise(splits.train.pictures[:8])
+    network, _ = task.build(4)
+    task.begin(splits)
+    return task, task.module(network), task.preprocessing.normalise(splits.train.pictures[:8])
 
 
 def step(pictures: torch.Tensor, done: float = 0.0, seed: int = 0) -> Step:
@@ -171,7 +173,7 @@ def test_clouds_are_smooth_strong_as_asked_and_other_for_each_picture():
     assert views.clouded(torch.ones(2, 3, 8, 8), 2.0, generator(7)).max() <= 1
 
 
-# -- the objective ---------------------------------------------------------------------------------------------------------
+# -- the loss ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_loss_against_plain_loops():
@@ -183,10 +185,10 @@ def test_the_loss_against_plain_loops():
     assert float(simclr.two_view_loss(seen @ seen.T / 0.2)) == pytest.approx(total, rel=1e-9)
 
 
-def test_the_objective_is_that_loss_of_two_views_of_each_picture(recipe):
-    objective, learner, pictures = begun(recipe)
-    got = objective.loss(learner, step(pictures))
-    views_ = objective.views(pictures, generator("step", 0))
+def test_the_loss_is_that_loss_of_two_views_of_each_picture(recipe):
+    task, learner, pictures = begun(recipe)
+    got = task.loss(learner, step(pictures))
+    views_ = task.views(pictures, generator("step", 0))
     assert views_.shape == (16, 3, 8, 8)
     network, (first, norm, _, last) = learner.network, learner.head
     hidden = first(network.forward_features(views_)[:, 0])  # the class token
@@ -198,16 +200,16 @@ def test_the_objective_is_that_loss_of_two_views_of_each_picture(recipe):
 
 def test_the_two_views_of_a_picture_stand_half_a_batch_apart(recipe):
     """Of pictures that are one colour each, seen without changes of colour."""
-    objective, _, _ = begun(recipe)
-    objective.how = objective.how.model_copy(update={"colour": 0.0, "blur": 0.0, "clouds": 0.0})
+    task, _, _ = begun(recipe)
+    task.how = task.how.model_copy(update={"colour": 0.0, "blur": 0.0, "clouds": 0.0})
     even = torch.linspace(-1, 1, 8)[:, None, None, None].expand(8, 3, 16, 16)
-    got = objective.views(even, generator("step", 1))
+    got = task.views(even, generator("step", 1))
     assert torch.allclose(got.mean(dim=(1, 2, 3)), torch.linspace(-1, 1, 8).repeat(2), atol=1e-2)
 
 
 def test_all_learns_but_the_classifier(recipe):
-    objective, learner, pictures = begun(recipe)
-    objective.loss(learner, step(pictures)).backward()
+    task, learner, pictures = begun(recipe)
+    task.loss(learner, step(pictures)).backward()
     for name, parameter in learner.named_parameters():
         learns = not name.startswith("network.head.")
         assert (parameter.grad is not None) == learns, name
@@ -216,7 +218,7 @@ def test_all_learns_but_the_classifier(recipe):
 
 
 def test_matched_counts_the_views_whose_partner_is_nearest(recipe, monkeypatch):
-    objective, learner, pictures = begun(recipe)
+    task, learner, pictures = begun(recipe)
     right = 0
     for number in range(2):
         seen = torch.randn(8, 6, generator=generator("matched", number))
@@ -224,10 +226,10 @@ def test_matched_counts_the_views_whose_partner_is_nearest(recipe, monkeypatch):
         for i in range(16):
             right += max((j for j in range(16) if j != i), key=lambda j: float(seen[i] @ seen[j])) == (i + 8) % 16
         monkeypatch.setattr(simclr.Learner, "forward", lambda *_, seen=seen: seen)
-        objective.loss(learner, step(pictures))
+        task.loss(learner, step(pictures))
     assert 4 < right < 28
     monkeypatch.undo()
-    assert objective.after_epoch(learner, torch.device("cpu")) == {"matched": right / 32}
+    assert task.after_epoch(learner, torch.device("cpu")) == {"matched": right / 32}
 
 
 def test_the_linear_classifier_is_the_minimum_that_it_should_be():
@@ -236,10 +238,10 @@ def test_the_linear_classifier_is_the_minimum_that_it_should_be():
     seen = torch.randn(60, 4, generator=draw, dtype=torch.float64) * torch.tensor([1, 10, 0.1, 3]) + 5
     targets = functional.one_hot(torch.arange(60) % 3, 3).double()
     seen[targets[:, 1] > 0, 0] += 2
-    weight, bias = simclr.logistic_regression(seen, targets)
+    weight, bias = _linear.logistic_regression(seen, targets)
     off = (seen @ weight.T + bias).softmax(dim=1) - targets
     spread = seen.std(dim=0, correction=0)
-    slope = off.T @ ((seen - seen.mean(dim=0)) / spread) / 60 + simclr.DECAY * weight * spread
+    slope = off.T @ ((seen - seen.mean(dim=0)) / spread) / 60 + _linear.DECAY * weight * spread
     assert slope.abs().max() < 1e-4
     assert off.mean(dim=0).abs().max() < 1e-4
     right = ((seen @ weight.T + bias).argmax(dim=1) == targets.argmax(dim=1)).double().mean()
@@ -330,8 +332,8 @@ def test_other_networks_of_timm_can_be_taught_too(tmp_path):
         + '[network]\ntimm = "resnet18"\nchannels = [8, 8, 16, 16]\n\n'
         + RECIPE[RECIPE.index("[simclr]") :]
     )
-    objective, learner, pictures = begun(written(tmp_path, text))
-    objective.loss(learner, step(pictures)).backward()
+    task, learner, pictures = begun(written(tmp_path, text))
+    task.loss(learner, step(pictures)).backward()
     assert learner.network.conv1.weight.grad.abs().sum() > 0
 
 
