@@ -1,7 +1,7 @@
 """Plug-ins by id: decorators, lazy discovery, and the binding of spec strings to their parameters.
 
-A plug-in is a plain function or class under a decorator, in any module that an entry point of the groups
-``xbench.methods``, ``xbench.metrics``, ``xbench.datasets``, ``xbench.models`` or ``xbench.trainers`` names, in any module or sub-package below it, or
+A plug-in is a plain function or class under a decorator, in any module that an entry point of the groups ``xbench.methods``,
+``xbench.metrics``, ``xbench.datasets``, ``xbench.models`` or ``xbench.trainers`` names, in any module or sub-package below it, or
 in a file given with ``--plugin``.
 Modules are *scanned* for decorators (parsed, not run) so that ids are known at once, and imported when one of theirs is used.
 """

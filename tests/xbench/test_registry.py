@@ -128,7 +128,7 @@ def test_a_plugin_in_a_sub_package_runs(tmp_path, monkeypatch):
     monkeypatch.setattr("xbench.registry.registry", found := Registry(points))
     bound = found.method("roomed")
     assert bound.plugin.module == "their_rooms.cams.one"
-    assert {path.name for path in keys.sources(bound)} >= {"one.py", "_shared.py"}
+    assert {path.name for path in keys.closure(bound).files} >= {"one.py", "_shared.py"}
 
 
 REFUSING = """
