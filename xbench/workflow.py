@@ -12,12 +12,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from xbench import keys, leaderboard, manifests, runs, suite
 from xbench.errors import XbenchError
+from xbench.progress import Progress, Silent
 from xbench.registry import registry
 from xbench.store import Store, plain
 from xbench.suite import Plan, Selection, Suite
@@ -25,22 +26,6 @@ from xbench.suite import Plan, Selection, Suite
 if TYPE_CHECKING:
     from xbench.mapstore import MapStore
     from xbench.units import Result, Unit
-
-
-class Progress(Protocol):
-    """What a run tells about itself."""
-
-    def start(self, description: str, total: int) -> None: ...
-    def advance(self, pictures: int) -> None: ...
-    def finish_unit(self, done: int, total: int) -> None: ...
-
-
-class Silent:
-    """No progress."""
-
-    def start(self, description: str, total: int) -> None: ...
-    def advance(self, pictures: int) -> None: ...
-    def finish_unit(self, done: int, total: int) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from torch.nn import functional
 from xbench.data import Relabelled, generator
 from xbench.errors import XbenchError
 from xbench.modelview import Model, Preprocessing
+from xbench.progress import Silent
 from xbench.registry import registry
 from xbench.training import cards, examples, recipes, session, views, weights
 from xbench.training.objectives import Step
-from xbench.workflow import Silent
 
 pytest.importorskip("lightning")
 from xbench.training import fitting, simclr, tasks
