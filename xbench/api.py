@@ -11,6 +11,7 @@ import pandas as pd
 
 from xbench import leaderboard, runs, workflow
 from xbench.leaderboard import Leaderboard
+from xbench.store import Store, write_text
 from xbench.suite import Selection, Suite, Track
 from xbench.workflow import run as _run
 
@@ -26,6 +27,14 @@ class Outcome(workflow.Outcome):
     def leaderboard(self) -> Leaderboard:
         """The run's table, beside the committed reference rows of the same suite and protocol."""
         return leaderboard.build(self.rows, self.manifest, runs.reference(self.manifest["suite"]))
+
+    def write_page(self, board: Leaderboard) -> None:
+        """Write the run's table with curves and pictures beside the rows, as leaderboard.html, where that is not done yet."""
+        from xbench.report import html
+
+        page = self.folder / "leaderboard.html"
+        if self.computed or not page.is_file():
+            write_text(page, html.render(board, self.rows, self.manifest, Store(self.folder).gallery()))
 
 
 def evaluate(

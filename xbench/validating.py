@@ -22,6 +22,7 @@ import numpy as np
 
 from xbench import agreement, panels, suite, workflow
 from xbench.panels import Panel
+from xbench.progress import Progress
 from xbench.registry import registry
 from xbench.stats import Estimate
 from xbench.suite import Selection, Suite, Track
@@ -59,7 +60,7 @@ def validate(
     limit: int | None = None,
     plugins: Sequence[str] = (),
     workers: int = 1,
-    progress: workflow.Progress | None = None,
+    progress: Progress | None = None,
 ) -> list[Verdict]:
     """Run the suite under both seeds into ``folder`` (continued where it stopped) and judge. metrics: instead of all that it has.
 

@@ -12,12 +12,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from xbench import keys, manifests, suite
 from xbench.errors import XbenchError
+from xbench.progress import Progress, Silent
 from xbench.registry import registry
 from xbench.store import Store, plain
 from xbench.suite import Plan, Selection, Suite
@@ -25,22 +26,6 @@ from xbench.suite import Plan, Selection, Suite
 if TYPE_CHECKING:
     from xbench.mapstore import MapStore
     from xbench.units import Result, Unit
-
-
-class Progress(Protocol):
-    """What a run tells about itself."""
-
-    def start(self, description: str, total: int) -> None: ...
-    def advance(self, pictures: int) -> None: ...
-    def finish_unit(self, done: int, total: int) -> None: ...
-
-
-class Silent:
-    """No progress."""
-
-    def start(self, description: str, total: int) -> None: ...
-    def advance(self, pictures: int) -> None: ...
-    def finish_unit(self, done: int, total: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -66,6 +51,13 @@ class Outcome:
         """Methods with NaN values: how many of their values, of how many."""
         bad = self.rows[self.rows["status"] == "nan"]
         return {str(m): (len(g), int((self.rows["method"] == m).sum())) for m, g in bad.groupby("method", observed=True)}
+
+    def check_finite(self) -> None:
+        """Raises XbenchError where a method has NaN values."""
+        for name, (bad, of) in self.nan_methods().items():
+            raise XbenchError(
+                f"method {name} returned NaN or infinite maps: {bad} of {of} values are NaN and not ranked; mend the method"
+            )
 
 
 def run(

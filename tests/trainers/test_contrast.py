@@ -9,9 +9,9 @@ import torch
 
 from xbench.errors import XbenchError
 from xbench.modelview import Preprocessing
+from xbench.progress import Silent
 from xbench.registry import registry
 from xbench.training import examples, networks, objectives, recipes, session, weights
-from xbench.workflow import Silent
 
 pytest.importorskip("lightning")
 pytest.importorskip("open_clip")

@@ -18,10 +18,10 @@ from xbench.classes import ClassList
 from xbench.data import generator
 from xbench.errors import XbenchError
 from xbench.modelview import Model, Preprocessing, weights_digest
+from xbench.progress import Silent
 from xbench.registry import registry
 from xbench.training import cards, examples, networks, recipes, session, weights
 from xbench.training.contract import Step
-from xbench.workflow import Silent
 
 pytest.importorskip("lightning")
 pytest.importorskip("open_clip")

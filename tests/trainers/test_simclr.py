@@ -14,10 +14,10 @@ from xbench.trainers import _views as views
 from xbench.data import Relabelled, generator
 from xbench.errors import XbenchError
 from xbench.modelview import Model, Preprocessing
+from xbench.progress import Silent
 from xbench.registry import registry
 from xbench.training import cards, examples, recipes, session, weights
 from xbench.training.contract import Step
-from xbench.workflow import Silent
 
 pytest.importorskip("lightning")
 from xbench.training import fitting

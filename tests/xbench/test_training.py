@@ -20,10 +20,10 @@ from xbench import training
 from xbench.data import Entry, Relabelled, generator
 from xbench.errors import XbenchError
 from xbench.modelview import Preprocessing
+from xbench.progress import Silent
 from xbench.registry import registry
 from xbench.training import cards, examples, fitting, networks, objectives, recipes, session, weights
 from xbench.training.recipes import ClipNetwork, Recipe
-from xbench.workflow import Silent
 
 pytest.importorskip("lightning")
 SHAPES = Path(__file__).with_name("tiny_shapes.py")

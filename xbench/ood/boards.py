@@ -17,7 +17,7 @@ from xbench.ood import scores
 from xbench.ood.experiment import Experiment, Families, families, unplaced
 from xbench.ood.figures import Figures, Scored, measure
 from xbench.ood.scores import Answers
-from xbench.workflow import Progress
+from xbench.progress import Progress
 
 SHOWN = 60  # characters of a gloss in a note
 

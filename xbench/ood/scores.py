@@ -25,7 +25,7 @@ from xbench.data import Dataset, generator
 from xbench.errors import BrokenSample, XbenchError
 from xbench.modelview import Model
 from xbench.ood.experiment import Family
-from xbench.workflow import Progress
+from xbench.progress import Progress
 from xbench.zero_shot import Encoder, ZeroShot
 
 SCORES = ("max_logit", "gloss", "leaf_glosses", "random")

@@ -27,11 +27,12 @@ from xbench.modelview import Model
 from xbench.ood.boards import Board, Task, board
 from xbench.ood.experiment import Experiment, load
 from xbench.plugins import BoundDataset
+from xbench.progress import Progress, Silent
 from xbench.registry import registry
 from xbench.report import detections
 from xbench.store import hold, write, write_text
 from xbench.suite import find, named
-from xbench.workflow import Progress, Silent, check_device
+from xbench.workflow import check_device
 
 MANIFEST = "experiment.json"
 

@@ -17,9 +17,9 @@ from xbench.classes import ClassList
 from xbench.data import Dataset, Entry, Relabelled
 from xbench.errors import BrokenSample, XbenchError
 from xbench.modelview import Preprocessing
+from xbench.progress import Progress
 from xbench.registry import Registry
 from xbench.training.recipes import Data
-from xbench.workflow import Progress
 
 READ_AT_ONCE = 32  # pictures that a worker passes on together
 

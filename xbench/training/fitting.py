@@ -29,11 +29,11 @@ from torch.utils.data import DataLoader
 from xbench.attention import Unfused
 from xbench.data import generator
 from xbench.errors import XbenchError, did_you_mean
+from xbench.progress import Progress
 from xbench.training import examples, objectives
 from xbench.training.contract import Step, Trainer
 from xbench.training.examples import Batch, Splits
 from xbench.training.recipes import Recipe
-from xbench.workflow import Progress
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 

@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from xbench import workflow
 from xbench.errors import XbenchError
+from xbench.progress import Progress, Silent
 from xbench.registry import registry
 from xbench.store import hold, write, write_text
 from xbench.training import cards, recipes
@@ -31,19 +31,6 @@ if TYPE_CHECKING:
     from xbench.training.fitting import Epoch, Fit
 
 FILES = ("request.json", "last.ckpt", "last.ckpt.tmp", "history.json", "history.svg", "model.safetensors", "model.json")
-
-
-class Progress(workflow.Progress, Protocol):
-    """What a training tells about itself."""
-
-    def say(self, line: str) -> None:
-        """Something worth a line of its own."""
-
-
-class Silent(workflow.Silent):
-    """No progress."""
-
-    def say(self, line: str) -> None: ...
 
 
 @dataclass(frozen=True)
