@@ -15,6 +15,7 @@ import pandas as pd
 
 from xbench import claims, pairing, panels, signflip, stats
 from xbench.errors import XbenchError, did_you_mean
+from xbench.filters import id_of
 from xbench.pairing import Pair, Run
 from xbench.panels import Column, Panel
 from xbench.specs import parse
@@ -322,7 +323,7 @@ def _named(text: str, known: Sequence[str], kind: str) -> str:
     if text in known:
         return text
     spec = str(parse(text))
-    alike = [name for name in known if name == spec] or [name for name in known if parse(name).name == spec]
+    alike = [name for name in known if name == spec] or [name for name in known if id_of(name) == spec]
     if len(alike) == 1:
         return alike[0]
     if alike:

@@ -135,12 +135,13 @@ def narrowed(rows: pd.DataFrame, columns: Columns, controls: Iterable[str], aske
 
 def _chosen(kind: str, asked: Sequence[str], names: Iterable[str]) -> set[str]:
     """Those of the names that are asked for."""
-    known = {str(name).replace(" ", ""): str(name) for name in names}
+    known = {str(name) for name in names}
     found = set()
     for name in asked:
-        matching = {known[spec] for spec in known if name.replace(" ", "") in (spec, id_of(spec))}
+        matching = {spec for spec in known if name.replace(" ", "") in (spec.replace(" ", ""), id_of(spec))}
+        matching = matching & {name} or matching
         if not matching:
-            raise XbenchError(f"there is no {kind} {name!r} here{did_you_mean(name, {*known.values(), *map(id_of, known)})}")
+            raise XbenchError(f"there is no {kind} {name!r} here{did_you_mean(name, {*known, *map(id_of, known)})}")
         found |= matching
     return found
 

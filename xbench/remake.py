@@ -14,6 +14,7 @@ import pydantic
 from xbench import planning, reductions, suite
 from xbench.data import Item
 from xbench.errors import XbenchError
+from xbench.gallery import Key
 from xbench.mapstore import MapStore
 from xbench.panels import Column
 from xbench.registry import registry
@@ -25,12 +26,12 @@ from xbench.units import Scene, Unit
 
 @dataclass(frozen=True)
 class Remade:
-    """gallery: pictures and maps by key, as ``Store.gallery`` gives them. values: (method, item) -> the value made anew.
+    """gallery: images and maps, as ``Store.gallery`` gives them. values: (method, item) -> the value made anew.
 
     keys: the same -> the cache key that its row would have here; see keys.py.
     """
 
-    gallery: dict[str, np.ndarray] = field(default_factory=dict)
+    gallery: dict[Key, np.ndarray] = field(default_factory=dict)
     values: dict[tuple[str, str], float] = field(default_factory=dict)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from xbench import filters, manifests
 from xbench.errors import XbenchError
+from xbench.gallery import Key
 from xbench.store import IDENTITY, Store, canonical, concat, write
 
 Run = tuple[pd.DataFrame, dict[str, Any]]  # rows and manifest
@@ -156,14 +157,14 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, dict[str, A
     store = Store(out)
     with store.lock():
         store.clear()
-        gallery: dict[str, np.ndarray] = {}
+        shown: dict[Key, np.ndarray] = {}
         for folder in folders:
-            gallery |= Store(folder).gallery()
+            shown |= Store(folder).gallery()
             for path in sorted(Store(folder).maps.rglob("*.safetensors")):
                 copy = store.maps / path.relative_to(Store(folder).maps)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 write(copy, lambda tmp, path=path: shutil.copyfile(path, tmp))  # type: ignore[misc]
-        store.write_gallery({key: gallery[key] for key in sorted(gallery)})
+        store.write_gallery(shown)
         store.write_rows(rows)
         store.write_manifest(manifest)
     return rows, manifest

@@ -28,9 +28,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import safetensors.numpy
+import safetensors
 
+from xbench import gallery
 from xbench.errors import XbenchError
+from xbench.gallery import Gallery, Key
 
 SCHEMA = pa.schema(
     [
@@ -97,13 +99,13 @@ class Store:
                 leftover.unlink()
             yield
 
-    def write_part(self, unit: str, rows: list[dict[str, Any]], gallery: Mapping[str, np.ndarray]) -> None:
-        """Append the rows of a unit, and maps for the gallery by key."""
+    def write_part(self, unit: str, rows: list[dict[str, Any]], shown: Gallery) -> None:
+        """Append the rows of a unit, and images and maps for the gallery."""
         number = 1 + max((int(path.name[:6]) for path in self.parts.glob("*.*")), default=0)
         stem = f"{number:06d}-{unit}"
-        if gallery:
+        if shown:
             # Before the rows: rows mark a unit as done.
-            write(self.parts / f"{stem}.safetensors", lambda tmp: safetensors.numpy.save_file(dict(gallery), tmp))
+            write(self.parts / f"{stem}.safetensors", lambda tmp: gallery.save(shown, tmp))
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         write(self.parts / f"{stem}.parquet", lambda tmp: _write_table(table, tmp))
 
@@ -117,19 +119,19 @@ class Store:
         current: cache keys of the rows that the plan wants; they win over others of their identity whatever their age.
         """
         rows = self.rows(current)
-        gallery = self.gallery()
+        shown = self.gallery()
         parts = sorted(self.parts.glob("*.*"))
         if parts:
-            if gallery:
-                ordered = {key: gallery[key] for key in sorted(gallery)}
-                self.write_gallery(ordered)
+            if shown:
+                self.write_gallery(shown)
             self.write_rows(rows)
             for path in parts:
                 path.unlink()
         return rows
 
-    def write_gallery(self, gallery: Mapping[str, np.ndarray]) -> None:
-        write(self.folder / "gallery.safetensors", lambda tmp: safetensors.numpy.save_file(dict(gallery), tmp))
+    def write_gallery(self, shown: Gallery) -> None:
+        ordered = {key: shown[key] for key in sorted(shown)}
+        write(self.folder / "gallery.safetensors", lambda tmp: gallery.save(ordered, tmp))
 
     def write_rows(self, rows: pd.DataFrame) -> None:
         # Without what pandas notes of its own types: not theirs to read, who come with another tool.
@@ -168,11 +170,11 @@ class Store:
         """The keys of all rows, superseded ones too."""
         return {key for path in self._files("parquet") for key in _read_table(path, ["cache_key"])["cache_key"].to_pylist()}
 
-    def gallery(self) -> dict[str, np.ndarray]:
-        """Maps and pictures for the report by key, newest first served."""
-        found: dict[str, np.ndarray] = {}
+    def gallery(self) -> dict[Key, np.ndarray]:
+        """Images and maps for the report, newest first served."""
+        found: dict[Key, np.ndarray] = {}
         for path in self._files("safetensors"):
-            found.update(safetensors.numpy.load_file(path))
+            found.update(gallery.load(path))
         return found
 
     def _files(self, kind: str) -> list[Path]:

@@ -18,6 +18,7 @@ from xbench import Batch, ModelView, compare, gate, leaderboard, runs, workflow
 from xbench.cli import app
 from xbench.data import Item
 from xbench.errors import XbenchError
+from xbench.gallery import Key
 from xbench.registry import registry
 from xbench.report import comparisons, pictures
 from xbench.store import SCHEMA, Store
@@ -414,8 +415,8 @@ def test_a_sheet_shows_the_items_that_differ_most(tiny_suite, tmp_path, drawn):
     (sheet,) = drawn
     assert len(sheet) == 5
     gallery = Store(done.folder).gallery()
-    prefixes = {f"{d.figure.models[0]}|{d.figure.column.dataset}|{d.item}|" for d in differences[:5]}
-    assert not prefixes <= set(gallery)  # more than the run kept
+    pictured = {Key(d.figure.models[0], d.figure.column.dataset, d.item) for d in differences[:5]}
+    assert not pictured <= set(gallery)  # more than the run kept
     names = registry.dataset("tiny_pictures")().classes.names
     for difference, row in zip(differences, sheet, strict=False):
         dataset, target = difference.figure.column.dataset, names.index(difference.target)
@@ -500,11 +501,11 @@ def test_a_merged_run_shows_what_its_gallery_keeps(tiny_suite, tmp_path, drawn):
     said = comparisons.to_sheet(report, (tmp_path / "merged",) * 2, differences, 3, tmp_path / "sheet.png")
     assert said.startswith("3 of the items that the run's gallery keeps, for none can be explained again here: the run is merged")
     gallery = Store(tmp_path / "merged").gallery()
-    kept = [d for d in differences if f"tiny_net|{d.figure.column.dataset}|{d.item}|" in gallery]
+    kept = [d for d in differences if Key("tiny_net", d.figure.column.dataset, d.item) in gallery]
     assert len(kept) < len(differences)
     assert [row[0][0] for row in drawn[0]] == [f"{d.item}\n{d.target}" for d in kept[:3]]
-    key = f"tiny_net|{kept[0].figure.column.dataset}|{kept[0].item}|"
-    assert (drawn[0][0][1][1] == pictures.overlay(gallery[key], gallery[key + "tiny_cam"])).all()
+    key = Key("tiny_net", kept[0].figure.column.dataset, kept[0].item)
+    assert (drawn[0][0][1][1] == pictures.overlay(gallery[key], gallery[key.of("tiny_cam")])).all()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import numpy as np
 from xbench import signflip, stats
 from xbench.compare import Difference, Figure, Finding, Names, Report, Spending
 from xbench.errors import XbenchError
+from xbench.gallery import Gallery, Key
 from xbench.panels import ARROWS
 from xbench.report.tables import count, number
 from xbench.stats import Estimate
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from xbench.report.pictures import Pixels
 
-    Gallery = dict[str, np.ndarray]
     Row = list[tuple[str, Pixels]]
 
 MOST_NAMED = 6  # figures that a closing sentence names on each side
@@ -188,11 +188,11 @@ def _because(manifest: Mapping[str, Any], same_key: bool) -> str:
     return "they were computed by other code, libraries, weights, pictures or settings than those at hand"
 
 
-def _keys(difference: Difference, side: int) -> Names:
+def _keys(difference: Difference, side: int) -> tuple[Key, Key]:
     """The gallery's keys of an item: its picture, and a side's map."""
     figure = difference.figure
-    prefix = f"{figure.models[side]}|{figure.column.dataset}|{difference.item}|"
-    return prefix, prefix + figure.methods[side]
+    key = Key(figure.models[side], figure.column.dataset, difference.item)
+    return key, key.of(figure.methods[side])
 
 
 def _pictured(difference: Difference, galleries: tuple[Gallery, Gallery]) -> bool:
