@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pydantic
 
-from xbench import planning, reductions, suite
+from xbench import host, planning, reductions, suite
 from xbench.data import Item
 from xbench.errors import XbenchError
 from xbench.gallery import Key
@@ -36,6 +36,7 @@ class Remade:
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
+@host.restored()
 def explain(
     folder: Path, manifest: Mapping[str, Any], model: str, column: Column, methods: Sequence[str], items: Collection[str]
 ) -> Remade:

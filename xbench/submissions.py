@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xbench import checks, leaderboard, manifests, runs, suite
+from xbench import checks, host, leaderboard, manifests, runs, suite
 from xbench.errors import XbenchError
 from xbench.leaderboard import Leaderboard
 from xbench.report import tables
@@ -80,6 +80,7 @@ class Submission:
 # -- submitting ------------------------------------------------------------------------------------------------------------------
 
 
+@host.restored()
 def submit(run: Path, who: Submission, suite_name: str | Suite | None = None, out: Path | None = None) -> tuple[Path, Rows]:
     """Check a run and keep it as a submission. -> (its folder, its rows).
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from xbench import keys, leaderboard, manifests, runs, suite
+from xbench import host, keys, leaderboard, manifests, runs, suite
 from xbench.errors import XbenchError
 from xbench.registry import registry
 from xbench.store import Store, plain
@@ -170,8 +170,9 @@ def items(suite_name: str | Suite, selection: Selection | None = None, *, plugin
     from xbench.runner import list_unit
     from xbench.units import Unit
 
-    blocks = planning.blocks(planning.open_scenes(plan), plan)
-    return pd.DataFrame([row for scene, _, part in blocks for row in list_unit(Unit("", scene, part, ()))])
+    with host.restored():
+        blocks = planning.blocks(planning.open_scenes(plan), plan)
+        return pd.DataFrame([row for scene, _, part in blocks for row in list_unit(Unit("", scene, part, ()))])
 
 
 def check_device(device: str) -> None:
@@ -211,10 +212,11 @@ def _measured_size(chosen: Suite, selection: Selection, plugins: Sequence[str], 
 
     for plugin in plugins:
         registry.load(plugin)
-    torch.set_num_threads(max(1, (threads or os.cpu_count() or 1) // workers))
-    plan = suite.plan(chosen, selection, registry)
-    models = [dataclasses.replace(bound(), device=plan.device, dtype=plan.dtype) for bound in plan.models]
-    return batching.best(models, plan.limit)
+    with host.restored():
+        torch.set_num_threads(max(1, (threads or os.cpu_count() or 1) // workers))
+        plan = suite.plan(chosen, selection, registry)
+        models = [dataclasses.replace(bound(), device=plan.device, dtype=plan.dtype) for bound in plan.models]
+        return batching.best(models, plan.limit)
 
 
 def _request(chosen: Suite, selection: Selection, plugins: Sequence[str], more: dict[str, Any]) -> dict[str, Any]:
@@ -224,6 +226,7 @@ def _request(chosen: Suite, selection: Selection, plugins: Sequence[str], more: 
     return dict(json.loads(json.dumps(asked)))
 
 
+@host.restored()
 def _run(
     plan: Plan,
     request: dict[str, Any],

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from xbench import keys, wordnet
+from xbench import host, keys, wordnet
 from xbench.data import Dataset
 from xbench.errors import XbenchError
 from xbench.manifests import xbench_version
@@ -77,10 +77,10 @@ def run(
     asked = asked.model_copy(update={**specs, **numbers})
     for plugin in plugins:
         registry.load(plugin)
-    torch.set_num_threads(threads or os.cpu_count() or 1)
     check_device(device)
     folder = out or Path("results/runs") / asked.name
-    with hold(folder):
+    with hold(folder), host.restored():
+        torch.set_num_threads(threads or os.cpu_count() or 1)
         boards, frames = [], []
         about: dict[str, dict[str, Any]] = {"models": {}, "datasets": {}}
         opened = [(bound, bound()) for bound in map(registry.dataset, asked.datasets)]

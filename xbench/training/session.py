@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xbench import workflow
+from xbench import host, workflow
 from xbench.errors import XbenchError
 from xbench.registry import registry
 from xbench.store import hold, write, write_text
@@ -116,6 +116,7 @@ def _finished(chosen: Recipe, folder: Path, resume: bool) -> bool:
     return done
 
 
+@host.restored()
 def _train(
     chosen: Recipe, folder: Path, resume: bool, device: str, devices: int | None, threads: int | None, progress: Progress
 ) -> Outcome | None:
