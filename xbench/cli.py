@@ -330,9 +330,10 @@ def submit(
 ) -> None:
     """Check a finished run and place its rows and tables under results/."""
     from xbench import submissions
+    from xbench.manifests import Submission
     from xbench.registry import registry
 
-    who = submissions.Submission(name, by, link, note)
+    who = Submission(name=name, by=by, link=link, note=note)
     for module in plugin:
         registry.load(module)
     folder, rows = submissions.submit(run, who, suite, out)
@@ -582,13 +583,14 @@ def _show(done: Outcome, start: float) -> None:
 
 
 def _html(board: Leaderboard, rows: Any, manifest: Any, *folders: Path) -> str:
+    from xbench.gallery import Key
     from xbench.report import html
     from xbench.store import Store
 
-    gallery: dict[str, Any] = {}
+    shown: dict[Key, Any] = {}
     for folder in folders:
-        gallery |= Store(folder).gallery()
-    return html.render(board, rows, manifest, gallery)
+        shown |= Store(folder).gallery()
+    return html.render(board, rows, manifest, shown)
 
 
 def _print(board: Leaderboard) -> None:

@@ -15,6 +15,7 @@ from xbench import host, planning, reductions, suite
 from xbench.data import Item
 from xbench.errors import XbenchError
 from xbench.gallery import Key
+from xbench.manifests import Manifest
 from xbench.mapstore import MapStore
 from xbench.panels import Column
 from xbench.registry import registry
@@ -37,9 +38,7 @@ class Remade:
 
 
 @host.restored()
-def explain(
-    folder: Path, manifest: Mapping[str, Any], model: str, column: Column, methods: Sequence[str], items: Collection[str]
-) -> Remade:
+def explain(folder: Path, manifest: Manifest, model: str, column: Column, methods: Sequence[str], items: Collection[str]) -> Remade:
     """Explain some items of a run's column again, on the CPU and with the code at hand; maps that the run keeps are read.
 
     Raises:
@@ -80,16 +79,16 @@ def _parts(scene: Scene, items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
             yield tuple(alike[start : start + scene.batch_size])
 
 
-def _plan(manifest: Mapping[str, Any], methods: Sequence[str]) -> Plan:
-    request = manifest.get("request")
+def _plan(manifest: Manifest, methods: Sequence[str]) -> Plan:
+    request = manifest.local.request if manifest.local else None
     if request is None:
         raise XbenchError("the run is merged of several or published, and keeps no request to repeat")
-    for plugin in request["plugins"]:
+    for plugin in request.plugins:
         registry.load(plugin)
     try:
-        chosen, selection = Suite.model_validate(request["suite"]), Selection(**request["selection"])
+        chosen, selection = Suite.model_validate(request.suite), Selection(**request.selection)
     except (pydantic.ValidationError, TypeError) as error:
-        raise XbenchError(f"the run's request is of another version of xbench ({manifest.get('xbench')})") from error
+        raise XbenchError(f"the run's request is of another version of xbench ({manifest.xbench})") from error
     return suite.plan(chosen, dataclasses.replace(selection, methods=methods, device="cpu"), registry)
 
 

@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors
 
-from xbench import gallery
+from xbench import gallery, manifests
 from xbench.errors import XbenchError
 from xbench.gallery import Gallery, Key
+from xbench.manifests import Manifest
 
 SCHEMA = pa.schema(
     [
@@ -62,6 +62,7 @@ SCHEMA = pa.schema(
         ("seconds", pa.float32()),  # informative; never part of equality
     ]
 )
+MANIFEST = "manifest.json"
 OPTIONAL = ["residual"]  # what rows of an older xbench lack; null there
 IDENTITY = ["dataset", "protocol_key", "metric", "model", "method", "item"]  # a newer row of the same identity supersedes
 INFORMATIVE = ["seconds"]
@@ -109,9 +110,8 @@ class Store:
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         write(self.parts / f"{stem}.parquet", lambda tmp: _write_table(table, tmp))
 
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"  # in its order: columns are shown so
-        write_text(self.folder / "manifest.json", text)
+    def write_manifest(self, manifest: Manifest) -> None:
+        write_text(self.folder / MANIFEST, manifest.to_json())
 
     def compact(self, current: Iterable[str] = ()) -> pd.DataFrame:
         """Merge all parts into ``rows.parquet``: sorted, superseded rows dropped. -> the rows.
@@ -141,23 +141,19 @@ class Store:
     def clear(self) -> None:
         """Forget everything (``--fresh``)."""
         maps = self.maps.rglob("*.safetensors")
-        for path in [self.folder / "manifest.json", *self._files("parquet"), *self._files("safetensors"), *maps]:
+        for path in [self.folder / MANIFEST, *self._files("parquet"), *self._files("safetensors"), *maps]:
             path.unlink(missing_ok=True)
 
     # -- reading -----------------------------------------------------------------------------------------------------------
 
-    def manifest(self) -> dict[str, Any]:
-        """The manifest, or an empty one."""
-        path = self.folder / "manifest.json"
-        if not path.is_file():
-            return {}
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise XbenchError(f"{path} is damaged ({error}); delete it and run again") from error
-        if not isinstance(found, dict):
-            raise XbenchError(f"{path} is damaged (it is no object of JSON); delete it and run again")
-        return found
+    def manifest(self) -> Manifest | None:
+        """The manifest, where there is one.
+
+        Raises:
+            XbenchError: it is damaged, or a newer xbench wrote it.
+        """
+        path = self.folder / MANIFEST
+        return manifests.read(path) if path.is_file() else None
 
     def rows(self, current: Iterable[str] = ()) -> pd.DataFrame:
         """All rows that are not superseded, in canonical order: by IDENTITY. current: as in ``compact``."""

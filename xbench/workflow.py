@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from xbench import host, keys, leaderboard, manifests, runs, suite
+from xbench import host, keys, leaderboard, manifests, recording, runs, suite
 from xbench.errors import XbenchError
+from xbench.manifests import Asked, Manifest
 from xbench.registry import registry
 from xbench.store import Store, plain
 from xbench.suite import Plan, Selection, Suite
@@ -59,12 +60,12 @@ class Outcome:
 
     folder: Path
     rows: pd.DataFrame
-    manifest: dict[str, Any]
+    manifest: Manifest
     computed: int
 
     def leaderboard(self) -> leaderboard.Leaderboard:
         """The run's table, beside the committed reference rows of the same suite and protocol."""
-        return leaderboard.build(self.rows, self.manifest, runs.reference(self.manifest["suite"]))
+        return leaderboard.build(self.rows, self.manifest, runs.reference(self.manifest.suite))
 
     def nan_methods(self) -> dict[str, tuple[int, int]]:
         """Methods with NaN values: how many of their values, of how many."""
@@ -111,8 +112,7 @@ def run(
             selection = dataclasses.replace(selection, batch_size=size)
             chosen = chosen.model_copy(update={"block": size})  # pictures that only pad a batch would cost what was gained
         request = _request(chosen, selection, plugins, {"save_maps": save_maps})
-        finished = manifest.get("complete") and manifest.get("request") == request and not manifest.get("unlisted")
-        if finished and not manifests.changed_input(manifest):
+        if manifest and _finished(manifest, request):
             return Outcome(store.folder, plain(manifests.selected(store.rows(), manifest)), manifest, 0)
         loaded = [registry.load(plugin) for plugin in plugins]
         plan = suite.plan(chosen, selection, registry)
@@ -192,16 +192,24 @@ def _default_folder(chosen: Suite, selection: Selection) -> Path:
     return Path("results/runs") / f"{chosen.name}{part}"
 
 
-def _check_seed(store: Store, manifest: dict[str, Any], seed: int) -> None:
+def _finished(manifest: Manifest, request: Asked) -> bool:
+    """Whether a directory has all rows of a request, computed by what is at hand, and says so of all that they depend on."""
+    local = manifest.local
+    done = manifest.complete and local is not None and local.request == request and not local.unlisted
+    return done and not recording.changed_input(manifest)
+
+
+def _check_seed(store: Store, manifest: Manifest | None, seed: int) -> None:
     """Raises XbenchError where a directory has rows of another seed: a table of both would be of neither."""
-    if manifest and manifest.get("seed") != seed:
-        was = manifest.get("seed")
+    if manifest and manifest.seed != seed:
+        was = manifest.seed
         raise XbenchError(f"{store.folder} was run with seed {was}, not {seed}; choose another --out, or forget its rows: --fresh")
 
 
-def _recorded_size(manifest: dict[str, Any]) -> int | None:
+def _recorded_size(manifest: Manifest | None) -> int | None:
     """The batch size that the directory's last run was given."""
-    size: int | None = ((manifest.get("request") or {}).get("selection") or {}).get("batch_size")
+    asked = manifest.local.request if manifest and manifest.local else None
+    size: int | None = asked.selection.get("batch_size") if asked else None
     return size
 
 
@@ -219,19 +227,19 @@ def _measured_size(chosen: Suite, selection: Selection, plugins: Sequence[str], 
         return batching.best(models, plan.limit)
 
 
-def _request(chosen: Suite, selection: Selection, plugins: Sequence[str], more: dict[str, Any]) -> dict[str, Any]:
+def _request(chosen: Suite, selection: Selection, plugins: Sequence[str], more: dict[str, Any]) -> Asked:
     """What was asked, as the manifest gives it back."""
     plugin_files = {name: _plugin_digest(name) for name in plugins}
     asked = {"suite": chosen.model_dump(), "selection": dataclasses.asdict(selection), "plugins": plugin_files, **more}
-    return dict(json.loads(json.dumps(asked)))
+    return Asked.model_validate_json(json.dumps(asked))
 
 
 @host.restored()
 def _run(
     plan: Plan,
-    request: dict[str, Any],
+    request: Asked,
     store: Store,
-    old: dict[str, Any],
+    old: Manifest | None,
     loaded: list[Path],
     save_maps: bool,
     threads: int | None,
@@ -255,8 +263,8 @@ def _run(
             method.check({(scene.bound.name, item.id) for scene, _, part in blocks for item in part})
     expected = set(planning.cache_keys(blocks, plan))
     units = planning.units(blocks, plan, expected - store.cache_keys(), save_maps)
-    manifest = manifests.describe(plan, scenes, blocks, request, old, loaded)
-    store.write_manifest(manifest | {"complete": False})
+    manifest = recording.describe(plan, scenes, blocks, request, old, loaded)
+    store.write_manifest(manifest)
     computed, total = 0, sum(len(u.items) * len(u.cells) for u in units)
     if units:
         sizes = "/".join(str(size) for size in sorted({scene.batch_size for scene, _ in scenes}))
@@ -274,8 +282,7 @@ def _run(
             computed += len(result.rows)
             progress.finish_unit(done, len(units))
     merged = store.compact(expected)
-    manifest["class_names"] = manifests.class_names(merged, scenes, old)
-    manifest["complete"] = True
+    manifest = manifest.but(class_names=recording.class_names(merged, scenes, old), complete=True)
     store.write_manifest(manifest)
     return Outcome(store.folder, plain(manifests.selected(merged, manifest)), manifest, computed)
 

@@ -13,6 +13,7 @@ from xbench import compare, filters, gallery, mapstore, runs, workflow
 from xbench.errors import XbenchError
 from xbench.filters import Filter
 from xbench.gallery import Key
+from xbench.manifests import AboutColumn
 from xbench.registry import registry
 from xbench.report import html
 from xbench.store import Store
@@ -168,7 +169,20 @@ def test_a_folder_s_name_is_one_name_for_one_spec(name, tmp_path):
 
 def test_names_that_differ_by_blanks_are_two():
     specs = ['folder("a b")', 'folder("ab")', "other(n=1, m=2)"]
-    columns = {spec: {"dataset": spec} for spec in specs}
+    about = AboutColumn(
+        dataset="",
+        metric="m",
+        version="",
+        direction="higher",
+        range=(None, None),
+        chance="",
+        reduce="mean",
+        group="",
+        axes=(),
+        cite="",
+        protocol="",
+    )
+    columns = {spec: about.model_copy(update={"dataset": spec}) for spec in specs}
     rows = pd.DataFrame({"protocol_key": specs, "model": "net", "method": "cam"})
 
     def chosen(name):

@@ -22,11 +22,11 @@ import torch
 from xbench import host, keys, wordnet
 from xbench.data import Dataset
 from xbench.errors import XbenchError
-from xbench.manifests import xbench_version
 from xbench.modelview import Model
 from xbench.ood.boards import Board, Task, board
 from xbench.ood.experiment import Experiment, load
 from xbench.plugins import BoundDataset
+from xbench.recording import xbench_version
 from xbench.registry import registry
 from xbench.report import detections
 from xbench.store import hold, write, write_text

@@ -6,7 +6,7 @@ import json
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from xbench import signflip, stats
 from xbench.compare import Difference, Figure, Finding, Names, Report, Spending
 from xbench.errors import XbenchError
 from xbench.gallery import Gallery, Key
+from xbench.manifests import Manifest
 from xbench.panels import ARROWS
 from xbench.report.tables import count, number
 from xbench.stats import Estimate
@@ -179,9 +180,9 @@ def _remade(report: Report, folders: tuple[Path, Path], differences: Sequence[Di
     return [rows[d] for d in differences], differing
 
 
-def _because(manifest: Mapping[str, Any], same_key: bool) -> str:
+def _because(manifest: Manifest, same_key: bool) -> str:
     """Why a value made anew is another one. same_key: whether all that it depends on is as it was."""
-    if (device := manifest.get("device", "cpu")) != "cpu":  # part of the key, so that this says nothing more
+    if (device := manifest.device) not in ("", "cpu"):  # part of the key, so that this says nothing more
         return f"they were computed on {device}, and here on the CPU"
     if same_key:
         return "nothing that they depend on has changed, so that the method or the metric does not give the same twice"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import jinja2
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from xbench import leaderboard, reductions
 from xbench.gallery import Gallery
 from xbench.leaderboard import Leaderboard
+from xbench.manifests import Manifest
 from xbench.panels import Column
 from xbench.report import heads, pictures, tables
 from xbench.validation import Verdict
@@ -25,7 +25,7 @@ CURVES_SHOWN = 8  # methods per curve plot
 COLOURS = [f"C{i}" for i in (0, 1, 2, 3, 4, 5, 6, 8)]  # matplotlib's C7 is the controls' grey
 
 
-def render(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], gallery: Gallery) -> str:
+def render(board: Leaderboard, rows: pd.DataFrame, manifest: Manifest, gallery: Gallery) -> str:
     """The page as text. gallery: as ``Store.gallery`` gives it."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("xbench", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -129,7 +129,7 @@ def _axes(column: Column) -> tuple[str, ...]:
     return column.axes
 
 
-def _gallery(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], gallery: Gallery) -> list[dict[str, Any]]:
+def _gallery(board: Leaderboard, rows: pd.DataFrame, manifest: Manifest, gallery: Gallery) -> list[dict[str, Any]]:
     """Per kept item of what is shown: its picture, what was explained, and an overlay per method in the table's order."""
     order = [line.method for table in board.tables for line in table.lines]
     datasets = list(dict.fromkeys(column.dataset for table in board.tables for column in table.columns))
@@ -152,7 +152,7 @@ def _gallery(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any]
                 "model": model,
                 "dataset": dataset,
                 "item": item,
-                "target": manifest["class_names"].get(model, {}).get(target, target),
+                "target": manifest.class_names.get(model, {}).get(target, target),
                 "confidence": float(fact["confidence"]),
                 "correct": pd.isna(fact["correct"]) or bool(fact["correct"]),  # unknown is not wrong
                 "picture": pictures.data_uri(picture),
