@@ -16,7 +16,7 @@ import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from xbench.data import Batch, Item
-from xbench.engines.local import keep_memory
+from xbench.host import keep_memory
 from xbench.maps import resize
 from xbench.modelview import Model, ModelView
 from xbench.registry import registry

@@ -25,7 +25,7 @@ from xbench.models.open_clip_zoo import _encode, _network
 
 from xbench.classes import ClassList
 from xbench.data import Batch, Item
-from xbench.engines.local import keep_memory
+from xbench.host import keep_memory
 from xbench.modelview import Model, ModelView, Preprocessing
 from xbench.registry import registry
 from xbench.zero_shot import classifier, retold

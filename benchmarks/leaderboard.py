@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from xbench import manifests
 from xbench.store import SCHEMA, Store, canonical, coded, concat
 
 ITEMS = 1000
@@ -67,7 +68,8 @@ def write(folder: Path, items: int) -> None:
     store = Store(folder)
     store.make()
     store.write_rows(canonical(concat(frames)))
-    store.write_manifest({"title": "synthetic", "suite": "synthetic", "columns": columns, "methods": methods, "complete": True})
+    about = {"title": "synthetic", "suite": "synthetic", "columns": columns, "methods": methods, "complete": True}
+    store.write_manifest(manifests.parse({"format": 1, "models": {}, "datasets": {}} | about, folder / "manifest.json"))
 
 
 def _column(random: np.random.Generator, key: str, metric: str, pictures: NDArray[np.int64]) -> pd.DataFrame:

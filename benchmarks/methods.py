@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from xbench.data import Batch, Item
-from xbench.engines.local import keep_memory
+from xbench.host import keep_memory
 from xbench.modelview import Model, ModelView
 from xbench.registry import registry
 

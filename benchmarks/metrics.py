@@ -41,8 +41,8 @@ from xbench.metrics.faithfulness._imputation import impute
 
 from xbench.classes import imagenet_1k
 from xbench.data import Batch, Item
-from xbench.engines.local import keep_memory
 from xbench.folding import folded
+from xbench.host import keep_memory
 from xbench.maps import SaliencyMap
 from xbench.modelview import Model, ModelView, Preprocessing
 from xbench.probing import Prober

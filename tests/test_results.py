@@ -39,11 +39,9 @@ def test_compare_says_what_the_table_says(folder, monkeypatch):
     }
     judge = claims.of_panel  # every pair of methods asks for the same claims
     kept = functools.cache(lambda model, key: judge(*panels[model, key]))
-    panels = {
-        (panel.model, panel.column.key): (panel, manifest["methods"]) for panel in xbench.panels.of_rows(rows, manifest["columns"])
-    }
+    panels = {(panel.model, panel.column.key): (panel, manifest.methods) for panel in xbench.panels.of_rows(rows, manifest.columns)}
     monkeypatch.setattr(claims, "of_panel", lambda panel, _: kept(panel.model, panel.column.key))
-    controls = {method for method, about in manifest["methods"].items() if about["control"]}
+    controls = {method for method, about in manifest.methods.items() if about.control}
     valued = {method: {key[:2] for key, cell in cells.items() if key[2] == method and cell.estimate.n} for *_, method in cells}
     pairs = [p for p in itertools.combinations(sorted(valued), 2) if not controls.issuperset(p)]
     ranked = 0

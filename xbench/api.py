@@ -26,7 +26,7 @@ class Outcome(workflow.Outcome):
 
     def leaderboard(self) -> Leaderboard:
         """The run's table, beside the committed reference rows of the same suite and protocol."""
-        return leaderboard.build(self.rows, self.manifest, runs.reference(self.manifest["suite"]))
+        return leaderboard.build(self.rows, self.manifest, runs.reference(self.manifest.suite))
 
     def write_page(self, board: Leaderboard) -> None:
         """Write the run's table with curves and pictures beside the rows, as leaderboard.html, where that is not done yet."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from importlib import resources
-from typing import Any
+
+from xbench.manifests import Manifest
 
 
 def bibliography() -> dict[str, str]:
@@ -15,8 +15,9 @@ def bibliography() -> dict[str, str]:
     return {entry.partition("{")[2].partition(",")[0]: entry for entry in entries}
 
 
-def of_run(manifest: Mapping[str, Any]) -> list[str]:
+def of_run(manifest: Manifest) -> list[str]:
     """The entries of all methods, metrics, datasets and models of a run, each once, in the order of first use."""
-    used = [about.get("cite", "") for kind in ("methods", "columns", "datasets", "models") for about in manifest[kind].values()]
+    kinds = (manifest.methods, manifest.columns, manifest.datasets, manifest.models)
+    used = [about.cite for kind in kinds for about in kind.values()]
     known = bibliography()
     return [known.get(key, f"% {key}") for key in dict.fromkeys(filter(None, used))]

@@ -7,10 +7,9 @@ methods against all controls.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from xbench.manifests import UNDESCRIBED, Methods
 from xbench.panels import Panel
 from xbench.stats import Test
 
@@ -37,16 +36,16 @@ class Claims:
         return None
 
 
-def of_panel(panel: Panel, methods: Mapping[str, Mapping[str, Any]]) -> Claims:
+def of_panel(panel: Panel, methods: Methods) -> Claims:
     """What a column claims. methods: as a manifest describes them.
 
     Ranked are methods that are no controls and have a value or a reason for each item: none is missing, and none is NaN.
     """
-    about = [methods.get(method, {}) for method in panel.methods]
+    about = [methods.get(method, UNDESCRIBED) for method in panel.methods]
     if not panel.column.ranked:
         return Claims([], {}, {})
-    mine = [m for m, its in enumerate(about) if not its.get("control")]
-    floors = [m for m, its in enumerate(about) if its.get("control") and not its.get("ceiling") and panel.column.controlled]
+    mine = [m for m, its in enumerate(about) if not its.control]
+    floors = [m for m, its in enumerate(about) if its.control and not its.ceiling and panel.column.controlled]
     ranked = [m for m in mine if panel.count(m, "ok") and not panel.count(m, "nan") and not panel.count(m, "missing")]
     among = list(itertools.combinations(ranked, 2))
     known = panel.scores.known

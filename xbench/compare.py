@@ -16,7 +16,9 @@ import pandas as pd
 
 from xbench import claims, pairing, panels, runs, signflip, stats
 from xbench.errors import XbenchError, did_you_mean
-from xbench.pairing import Pair, Run
+from xbench.filters import id_of
+from xbench.manifests import Run
+from xbench.pairing import Pair
 from xbench.panels import Column, Panel
 from xbench.specs import parse
 from xbench.stats import Comparison, Estimate, Scores, Test
@@ -149,14 +151,14 @@ def of_methods(run: Run, first: str, second: str) -> Report:
     if names[0] == names[1]:
         raise XbenchError(f"{names[0]} is compared with itself; name two methods of the run")
     figures, notes, tests = [], [], {}
-    for panel in panels.of_rows(rows, manifest["columns"]):
+    for panel in panels.of_rows(rows, manifest.columns):
         lacking = [name for name in names if name not in panel.methods]
         if lacking:
             notes.append(f"{panel.column.metric} on {panel.column.dataset}, {panel.model}: {' and '.join(lacking)} not run")
             continue
         figure = _of_panel(panel, names)
         figures.append(figure)
-        if (claim := claims.of_panel(panel, manifest["methods"]).of(*map(panel.methods.index, names))) is not None:
+        if (claim := claims.of_panel(panel, manifest.methods).of(*map(panel.methods.index, names))) is not None:
             tests[figure] = claim
     return _report(names, names, (run, run), figures, _from_reference(rows, names) + notes, tests)
 
@@ -297,7 +299,7 @@ def _costs(rows: pd.DataFrame) -> dict[tuple[str, str], Cost]:
 
 def _incomplete(names: Names, runs: tuple[Run, Run]) -> list[str]:
     whose = ("the run", "the run") if runs[0] is runs[1] else names
-    found = dict.fromkeys(name for name, run in zip(whose, runs, strict=True) if not run[1].get("complete"))
+    found = dict.fromkeys(name for name, run in zip(whose, runs, strict=True) if not run[1].complete)
     return [f"{name} is incomplete; start it again to continue" for name in found]
 
 
@@ -320,7 +322,7 @@ def _differences(figure: Figure, run: Run) -> Iterable[Difference]:
     method, model = figure.methods[0], figure.models[0]
     mine = rows[(rows["protocol_key"] == figure.column.key) & (rows["model"] == model) & (rows["method"] == method)]
     targets = dict(zip(mine["item"], mine["target"], strict=True))
-    classes = manifest.get("class_names", {}).get(model, {})
+    classes = manifest.class_names.get(model, {})
     first, second = _rounded(figure.scores).data[:, :, 0]
     for i in np.flatnonzero(figure.scores.known.all(axis=0) & (first != second)):
         item = figure.items[i]
@@ -338,7 +340,7 @@ def _named(text: str, known: Sequence[str], kind: str) -> str:
     if text in known:
         return text
     spec = str(parse(text))
-    alike = [name for name in known if name == spec] or [name for name in known if parse(name).name == spec]
+    alike = [name for name in known if name == spec] or [name for name in known if id_of(name) == spec]
     if len(alike) == 1:
         return alike[0]
     if alike:

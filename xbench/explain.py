@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xbench import maps, wordnet
+from xbench import host, maps, wordnet
 from xbench.classes import ClassList
 from xbench.data import Batch, Item
 from xbench.errors import XbenchError, did_you_mean
@@ -60,6 +60,7 @@ def explain(
     return explain_picture(path, model, methods, target, sheet)
 
 
+@host.restored()
 def explain_picture(path: Path, model_spec: str, methods: Sequence[str], target: str | None, out: Path) -> str:
     """Write a sheet with the picture as the model sees it and an overlay per method. -> a sentence that says what it shows.
 
@@ -77,6 +78,7 @@ def explain_picture(path: Path, model_spec: str, methods: Sequence[str], target:
     return f"{model.classes.names[explained]} (p = {probability:.2f}) explained by {', '.join(methods)}: {out}"
 
 
+@host.restored()
 def explain_dataset(spec: str, count: int, model_spec: str, methods: Sequence[str], target: str | None, out: Path) -> str:
     """The same for the first pictures of a dataset, a row each. target: a class of the model, None for each picture's label, or
     the prediction where that is not known, or no class of the model.
@@ -99,6 +101,7 @@ def explain_dataset(spec: str, count: int, model_spec: str, methods: Sequence[st
     return f"{len(rows)} pictures of {spec} explained by {', '.join(methods)}: {out}"
 
 
+@host.restored()
 def explain_words(
     image: str,
     count: int | None,

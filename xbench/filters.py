@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
-from xbench import groups, manifests
+from xbench import manifests
 from xbench.errors import XbenchError, did_you_mean
+from xbench.manifests import AboutColumn, AboutMethod, Columns, Manifest, Run
 from xbench.store import concat
-
-Columns = Mapping[str, Mapping[str, Any]]  # protocol key -> description, as manifests have them
 
 
 @dataclass(frozen=True)
@@ -34,23 +32,19 @@ def id_of(spec: str) -> str:
     return spec.partition("(")[0].strip()
 
 
-def joined(
-    run: tuple[pd.DataFrame, Mapping[str, Any]], reference: tuple[pd.DataFrame, Mapping[str, Any]] | None
-) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
+def joined(run: Run, reference: Run | None) -> tuple[pd.DataFrame, dict[str, AboutMethod], list[str]]:
     """What stands in a run's table: (rows with their ``source``, descriptions of all methods, notes on reference rows left out).
 
-    run, reference: rows and manifest. The leaderboard and compare both begin here, so that they judge the same methods.
+    The leaderboard and compare both begin here, so that they judge the same methods.
     """
     rows, manifest = run
     if reference is None:
-        return rows.assign(source="run"), dict(manifest["methods"]), []
+        return rows.assign(source="run"), manifest.methods, []
     usable, notes = fitting(*reference, manifest, rows["model"].unique())
-    return beside(rows, usable), {**reference[1]["methods"], **manifest["methods"]}, notes
+    return beside(rows, usable), reference[1].methods | manifest.methods, notes
 
 
-def fitting(
-    reference: pd.DataFrame, about: Mapping[str, Any], manifest: Mapping[str, Any], models: Iterable[str]
-) -> tuple[pd.DataFrame, list[str]]:
+def fitting(reference: pd.DataFrame, about: Manifest, manifest: Manifest, models: Iterable[str]) -> tuple[pd.DataFrame, list[str]]:
     """(the reference's rows that make a table with a run's: of its seed and its models' weights; a note on those left out).
 
     about, manifest: the reference's manifest, and the run's.
@@ -86,20 +80,20 @@ def newest(columns: Columns) -> tuple[Columns, list[str]]:
     """
     versions: dict[tuple[str, str], set[str]] = {}
     for about in columns.values():
-        versions.setdefault(_what(about), set()).add(str(about.get("version", "")))
+        versions.setdefault(_what(about), set()).add(about.version)
     kept, notes = {}, []
     for key, about in columns.items():
-        mine, latest = str(about.get("version", "")), max(versions[_what(about)], key=_ordered)
+        mine, latest = about.version, max(versions[_what(about)], key=_ordered)
         if mine == latest:
             kept[key] = about
         else:
-            where = f"{about['metric']} on {about['dataset']}"
+            where = f"{about.metric} on {about.dataset}"
             notes.append(f"{where}: version {mine or 'unknown'} is superseded by version {latest} and left out; run it again")
     return kept, notes
 
 
-def _what(about: Mapping[str, Any]) -> tuple[str, str]:
-    return id_of(about["dataset"]), about["metric"]
+def _what(about: AboutColumn) -> tuple[str, str]:
+    return id_of(about.dataset), about.metric
 
 
 def _ordered(version: str) -> list[tuple[int, str]]:
@@ -114,11 +108,11 @@ def narrowed(rows: pd.DataFrame, columns: Columns, controls: Iterable[str], aske
         XbenchError: a name that is not among them, groups that an old manifest does not say, or nothing is left.
     """
     if asked.datasets is not None:
-        wanted = _chosen("dataset", asked.datasets, [about["dataset"] for about in columns.values()])
-        columns = {key: about for key, about in columns.items() if about["dataset"] in wanted}
+        wanted = _chosen("dataset", asked.datasets, [about.dataset for about in columns.values()])
+        columns = {key: about for key, about in columns.items() if about.dataset in wanted}
     if asked.metrics is not None:
-        wanted = _chosen("metric", asked.metrics, [about["metric"] for about in columns.values()])
-        columns = {key: about for key, about in columns.items() if about["metric"] in wanted}
+        wanted = _chosen("metric", asked.metrics, [about.metric for about in columns.values()])
+        columns = {key: about for key, about in columns.items() if about.metric in wanted}
     if asked.group is not None:
         columns = _grouped(columns, asked.group)
     keep = rows["protocol_key"].isin(list(columns))
@@ -135,24 +129,25 @@ def narrowed(rows: pd.DataFrame, columns: Columns, controls: Iterable[str], aske
 
 def _chosen(kind: str, asked: Sequence[str], names: Iterable[str]) -> set[str]:
     """Those of the names that are asked for."""
-    known = {str(name).replace(" ", ""): str(name) for name in names}
+    known = {str(name) for name in names}
     found = set()
     for name in asked:
-        matching = {known[spec] for spec in known if name.replace(" ", "") in (spec, id_of(spec))}
+        matching = {spec for spec in known if name.replace(" ", "") in (spec.replace(" ", ""), id_of(spec))}
+        matching = matching & {name} or matching
         if not matching:
-            raise XbenchError(f"there is no {kind} {name!r} here{did_you_mean(name, {*known.values(), *map(id_of, known)})}")
+            raise XbenchError(f"there is no {kind} {name!r} here{did_you_mean(name, {*known, *map(id_of, known)})}")
         found |= matching
     return found
 
 
 def _grouped(columns: Columns, group: str) -> Columns:
-    silent = [f"{about['metric']} on {about['dataset']}" for about in columns.values() if not groups.of(about)]
+    silent = [f"{about.metric} on {about.dataset}" for about in columns.values() if not about.group]
     if silent:
         raise XbenchError(
             f"the run does not say of which group {silent[0]} is, since an older xbench wrote it; start the run again to have it "
             "described, or choose columns with --metrics"
         )
-    known = {groups.of(about) for about in columns.values()}
+    known = {about.group for about in columns.values()}
     if group not in known:
         raise XbenchError(f"there is no metric of the group {group!r} here{did_you_mean(group, known)}")
-    return {key: about for key, about in columns.items() if groups.of(about) == group}
+    return {key: about for key, about in columns.items() if about.group == group}

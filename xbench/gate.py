@@ -18,9 +18,10 @@ import numpy as np
 import pydantic
 from scipy import stats as scipy_stats
 
-from xbench import manifests, pairing, signflip, stats, toml
+from xbench import manifests, pairing, recording, signflip, stats, toml
 from xbench.errors import XbenchError
-from xbench.pairing import Pair, Run
+from xbench.manifests import Run
+from xbench.pairing import Pair
 from xbench.stats import Draws, Estimate
 
 # Default margins, in pooled standard deviations of the items of both runs, as Cohen's (1988) d has them. Code that changes nothing
@@ -190,24 +191,22 @@ def judge(baseline: Run, run: Run, margins: Margins | None = None, *, fresh: boo
         fresh: refuse a run whose rows are not of the code, libraries, weights and pictures at hand.
     """
     problems = []
-    if not run[1].get("complete"):
+    if not run[1].complete:
         problems.append("the run is incomplete; start it again to continue")
-    if not baseline[1].get("complete"):
+    if not baseline[1].complete:
         problems.append("the baseline is incomplete; make it of a finished run")
-    seeds = [manifest.get("seed") for _, manifest in (run, baseline)]
+    seeds = [manifest.seed for _, manifest in (run, baseline)]
     if seeds[0] != seeds[1]:  # else whoever does not pass tries another
         problems.append(f"the run has seed {seeds[0]}, the baseline {seeds[1]}; run it with --seed {seeds[1]}")
-    if fresh and (changed := manifests.changed_input(run[1])):
+    if fresh and (changed := recording.changed_input(run[1])):
         problems.append(f"the run's rows were not computed by what is at hand ({changed}); run it again")
-    for name in run[1].get("unlisted", []) if fresh else []:
+    for name in run[1].local.unlisted if fresh and run[1].local else []:
         problems.append(f"{name} does not name its files, and they may have changed; give it files=..., and run again")
     if problems:
         return Report([], problems)
     margins = margins or Margins()
-    rows, manifest = run
-    if "wanted" in manifest:  # a directory may hold rows of earlier requests, which nobody computed anew
-        rows = manifests.selected(rows, manifest)
-    found = pairing.pair(baseline, (rows, manifest))
+    rows = manifests.selected(*run)  # a directory may hold rows of earlier requests, which nobody computed anew
+    found = pairing.pair(baseline, (rows, run[1]))
     valued = [pair for pair in found.pairs if pair.valued or pair.now]
     judged = [_whole(judgement, margins) for judgement in judge_pairs(valued, margins)]
     return Report(judged, [*_hollow(baseline), *found.unmatched], len(found.unmatched), len(found.pairs) - len(valued))
@@ -216,8 +215,8 @@ def judge(baseline: Run, run: Run, margins: Margins | None = None, *, fresh: boo
 def _hollow(baseline: Run) -> list[str]:
     """One line for what a baseline's manifest lists and its rows lack: somebody took it out, and nothing guards it."""
     rows, manifest = baseline
-    listed = [("protocol_key", key, f"{about['metric']} on {about['dataset']}") for key, about in manifest["columns"].items()]
-    listed += [(kind, name, name) for kind in ("method", "model") for name in manifest.get(f"{kind}s", {})]
+    listed = [("protocol_key", key, f"{about.metric} on {about.dataset}") for key, about in manifest.columns.items()]
+    listed += [(kind, name, name) for kind, its in (("method", manifest.methods), ("model", manifest.models)) for name in its]
     present = {column: set(rows[column]) for column in ("protocol_key", "method", "model")}
     missing = [name for column, key, name in listed if key not in present[column]]
     return [f"{name}: the baseline lists it and has no rows of it; make the baseline anew" for name in missing]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
 
 from xbench import claims, filters, groups, panels, published, stats, table_agreement
 from xbench.filters import Filter
+from xbench.manifests import UNDESCRIBED, Manifest, Methods, Run
 from xbench.panels import Column, Panel
 from xbench.published import Figure
 from xbench.stats import Estimate, Rank
@@ -150,8 +149,8 @@ class Leaderboard:
 
 def build(
     rows: pd.DataFrame,
-    manifest: Mapping[str, Any],
-    reference: tuple[pd.DataFrame, Mapping[str, Any]] | None = None,
+    manifest: Manifest,
+    reference: Run | None = None,
     asked: Filter | None = None,
 ) -> Leaderboard:
     """Make the leaderboard of a run's rows; methods that it lacks come from reference rows of the same protocol.
@@ -168,40 +167,30 @@ def build(
     if reference is not None and (rows["source"] == "reference").any():
         origins += _origins(reference[1], "reference")
     present = set(rows["protocol_key"].unique())
-    columns, superseded = filters.newest({key: about for key, about in manifest["columns"].items() if key in present})
-    controls = [method for method, about in described.items() if about.get("control")]
+    columns, superseded = filters.newest({key: about for key, about in manifest.columns.items() if key in present})
+    controls = [method for method, about in described.items() if about.control]
     rows, columns = filters.narrowed(rows, columns, controls, asked or Filter())
     rows = rows.reset_index(drop=True)
     found: dict[str, list[Panel]] = {}
     for panel in panels.of_rows(rows, groups.arranged(columns)):
         found.setdefault(panel.model, []).append(panel)
-    models = {**(reference[1].get("models", {}) if reference else {}), **manifest.get("models", {})}
-    tables = [_table(model, some, rows, described, models.get(model, {}).get("classes")) for model, some in found.items()]
-    title = manifest.get("title") or manifest.get("suite", "")
-    notes = _notes(manifest, {about["dataset"] for about in columns.values()}) + superseded + _unreadable(rows)
+    models = (reference[1].models if reference else {}) | manifest.models
+    classes = {model: about.classes for model, about in models.items()}
+    tables = [_table(model, some, rows, described, classes.get(model)) for model, some in found.items()]
+    title = manifest.title or manifest.suite
+    notes = _notes(manifest, {about.dataset for about in columns.values()}) + superseded + _unreadable(rows)
     notes += left_out
     return Leaderboard(title, tables, origins, table_agreement.across(tables), notes)
 
 
-def _origins(manifest: Mapping[str, Any], source: str) -> list[Origin]:
+def _origins(manifest: Manifest, source: str) -> list[Origin]:
     """What a manifest says of its run, or of the several runs that it stands for."""
     return [
-        Origin(
-            source,
-            about.get("suite", ""),
-            about.get("suite_version", ""),
-            about.get("xbench", ""),
-            about.get("seed"),
-            about.get("dtype", ""),
-            dict(about.get("batch_size", {})),
-        )
-        for about in manifest.get("origins", [manifest])
+        Origin(source, run.suite, run.suite_version, run.xbench, run.seed, run.dtype, dict(run.batch_size)) for run in manifest.runs
     ]
 
 
-def _table(
-    model: str, found: list[Panel], rows: pd.DataFrame, described: Mapping[str, Mapping[str, Any]], classes: int | None
-) -> Table:
+def _table(model: str, found: list[Panel], rows: pd.DataFrame, described: Methods, classes: int | None) -> Table:
     """classes: how many the model has, where that is known."""
     found = _marked(found)
     mine = rows[rows["model"] == model]
@@ -211,7 +200,7 @@ def _table(
     lines = []
     for method in sorted(mine["method"].unique()):
         cost = costs.loc[method] if method in costs.index else dict.fromkeys(costs.columns, math.nan)
-        control = bool(described.get(method, {}).get("control"))
+        control = described.get(method, UNDESCRIBED).control
         spent = {str(name): float(cost[name]) for name in costs.columns}
         lines.append(Line(method, control, str(sources[method]), [], **spent))
     by_name = {line.method: line for line in lines}
@@ -254,7 +243,7 @@ def _cite(table: Table) -> None:
             cell.published = list(figures.get(ids, []))
 
 
-def _cells(panel: Panel, rows: pd.DataFrame, described: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
+def _cells(panel: Panel, rows: pd.DataFrame, described: Methods) -> list[Cell]:
     """A cell for each method of a panel."""
     cells = [
         Cell(
@@ -278,7 +267,7 @@ def _cells(panel: Panel, rows: pd.DataFrame, described: Mapping[str, Mapping[str
         cells[m].rank = rank
     pairs = list(found.against)
     for (m, floor), gain in zip(pairs, panel.scores.differences(pairs), strict=True):
-        same = bool(described[panel.methods[floor]].get("any_grid")) or panel.same_grid(m, floor)
+        same = described[panel.methods[floor]].any_grid or panel.same_grid(m, floor)
         cells[m].against.append(Floor(panel.methods[floor], gain, found.against[m, floor].better == 0, same))
     return cells
 
@@ -322,12 +311,12 @@ def _chance(items: pd.DataFrame, classes: int | None) -> float | None:
     return min(1.0, max(alike, items["target"].value_counts().iloc[0] / samples.nunique()))
 
 
-def _notes(manifest: Mapping[str, Any], datasets: set[str]) -> list[str]:
+def _notes(manifest: Manifest, datasets: set[str]) -> list[str]:
     """What is to be said of a run, and of the datasets that are shown."""
-    notes = [] if manifest.get("complete", True) else [manifest.get("incomplete") or INTERRUPTED]
-    notes += manifest.get("notes", [])
-    for dataset, about in manifest.get("datasets", {}).items():
-        notes += [f"{dataset}: {note}" for note in about.get("notes", []) if dataset in datasets]
+    notes = [] if manifest.complete else [manifest.incomplete or INTERRUPTED]
+    notes += manifest.notes
+    for dataset, about in manifest.datasets.items():
+        notes += [f"{dataset}: {note}" for note in about.notes if dataset in datasets]
     return notes
 
 

@@ -43,11 +43,15 @@ class Facts:
 
 
 Known = tuple[Tensor, Facts]
+LONGEST = 200  # letters of a folder's name; file systems take 255 bytes
 
 
 def folder_name(spec: str) -> str:
-    """A spec string as the name of a folder."""
-    return quote(spec, safe=' (),=+@:"-._')
+    """A spec string as the name of a folder; one that is too long for that is cut, and ends in a digest of the whole."""
+    name = quote(spec, safe=' (),=+@:"-._')
+    if len(name) > LONGEST:
+        name = f"{name[:LONGEST]}~{hashlib.sha256(spec.encode()).hexdigest()[:16]}"
+    return name if name.strip(".") else name.replace(".", "%2E")
 
 
 class MapStore:
@@ -110,16 +114,16 @@ class GivenMaps:
         if not folder.exists():
             raise XbenchError(f"{folder} does not exist; give the folder that holds the maps, as .npy or .safetensors by item id")
         self.folder = folder
-        self._index: dict[str, Path] = {}
+        self._index: dict[str, tuple[Path, str]] = {}  # name -> (file, the tensor in it)
         self.root = root = folder if folder.is_dir() else folder.parent
         for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
             if path.suffix == ".npy":
-                self._index[path.relative_to(root).with_suffix("").as_posix()] = path
+                self._index[path.relative_to(root).with_suffix("").as_posix()] = path, ""
             elif path.suffix == ".safetensors":
                 inside = path.parent.relative_to(root).as_posix()
                 with _opened(path) as file:
                     for item in file.keys():  # noqa: SIM118
-                        self._index[item if inside == "." else f"{inside}/{item}"] = path
+                        self._index[item if inside == "." else f"{inside}/{item}"] = path, item
         if not self._index:
             raise XbenchError(f"{folder} holds no maps; save them as <item id>.npy, or in a .safetensors file by item id")
 
@@ -127,7 +131,7 @@ class GivenMaps:
     def digest(self) -> str:
         """Changes whenever a map does."""
         hasher = hashlib.sha256()
-        for path in sorted(set(self._index.values())):
+        for path in sorted({path for path, _ in self._index.values()}):
             hasher.update(f"{path.relative_to(self.root).as_posix()} ".encode() + path.read_bytes())
         return hasher.hexdigest()[:20]
 
@@ -141,7 +145,7 @@ class GivenMaps:
         Raises:
             XbenchError: not a map.
         """
-        path = self._index[name]
+        path, tensor = self._index[name]
         if path.suffix == ".npy":
             try:
                 array = np.load(path, allow_pickle=False)
@@ -152,8 +156,7 @@ class GivenMaps:
             map_ = torch.from_numpy(array.astype(np.float32))
         else:
             with _opened(path) as file:
-                tail = next(key for key in file.keys() if name == key or name.endswith(f"/{key}"))  # noqa: SIM118
-                map_ = file.get_tensor(tail).float()
+                map_ = file.get_tensor(tensor).float()
         return map_.reshape(map_.shape[-2:]) if map_.numel() == map_.shape[-2:].numel() and map_.ndim > 2 else map_
 
     def suggest(self, item: str) -> str:

@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from xbench import panels
+from xbench.manifests import UNDESCRIBED, Run
 from xbench.panels import Column, Panel
 from xbench.stats import Scores
 
-Run = tuple[pd.DataFrame, Mapping[str, Any]]  # rows and manifest, as runs.read gives them
 WITHOUT = {"missing": "no row", "nan": "NaN", "not_applicable": "not applicable", "unreadable": "picture cannot be read"}
 
 
@@ -63,7 +61,7 @@ class Pairing:
 
 def pair(old: Run, new: Run) -> Pairing:
     """Pair the methods of two runs, controls left out: what both runs call one."""
-    olds, news = (list(panels.of_rows(rows, manifest["columns"])) for rows, manifest in (old, new))
+    olds, news = (list(panels.of_rows(rows, manifest.columns)) for rows, manifest in (old, new))
     partners = _partners({p.model for p in olds}, {p.model for p in news})
     by_key = {(p.model, p.column.key): p for p in news}
     pairs: list[Pair] = []
@@ -91,12 +89,15 @@ def pair(old: Run, new: Run) -> Pairing:
 
 def settings(old: Run, new: Run) -> list[str]:
     """A line for each setting in which two runs differ although they pair: what it changes is no change of a method."""
-    found = []
-    for name, what in (("seed", "whatever is drawn at random differs too"), ("device", "values differ by rounding too")):
-        was, now = old[1].get(name), new[1].get(name)
-        if was != now and was is not None and now is not None:
-            found.append(f"the old run has {name} {was}, the new one {now}: {what}")
-    return found
+    settings: list[tuple[str, object, object, str]] = [
+        ("seed", old[1].seed, new[1].seed, "whatever is drawn at random differs too"),
+        ("device", old[1].device, new[1].device, "values differ by rounding too"),
+    ]
+    return [
+        f"the old run has {name} {was}, the new one {now}: {what}"
+        for name, was, now, what in settings
+        if was != now and None not in (was, now) and "" not in (was, now)  # which older manifests do not say
+    ]
 
 
 def _new_only(olds: list[Panel], left: list[Panel], partners: Mapping[str, str], new: Run) -> list[str]:
@@ -115,7 +116,7 @@ def _where(panel: Panel) -> str:
 
 
 def _control(run: Run, method: str) -> bool:
-    return bool(run[1]["methods"].get(method, {}).get("control"))
+    return run[1].methods.get(method, UNDESCRIBED).control
 
 
 def _partners(old: set[str], new: set[str]) -> dict[str, str]:
@@ -126,10 +127,10 @@ def _partners(old: set[str], new: set[str]) -> dict[str, str]:
     return found
 
 
-def _digest(run: Run, model: str) -> str | None:
-    """What a run says of a model's weights."""
-    digest: str | None = run[1].get("models", {}).get(model, {}).get("digest")
-    return digest
+def _digest(run: Run, model: str) -> str:
+    """What a run says of a model's weights; empty where it says nothing."""
+    about = run[1].models.get(model)
+    return about.digest if about else ""
 
 
 def _models(found: list[Panel]) -> str:

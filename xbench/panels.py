@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from xbench import filters, groups, reductions, validation
+from xbench import filters, reductions, validation
+from xbench.manifests import AboutColumn, Columns
 from xbench.stats import ROUNDING, Mask, Scores
 from xbench.validation import Verdict
 
@@ -107,7 +107,7 @@ class Panel:
         return bool((self.grids[a] == self.grids[b])[both].all())
 
 
-def of_rows(rows: pd.DataFrame, columns: Mapping[str, Mapping[str, Any]]) -> Iterator[Panel]:
+def of_rows(rows: pd.DataFrame, columns: Columns) -> Iterator[Panel]:
     """A panel for each model and column of some rows: models by name, columns in the order of ``columns``, a manifest's."""
     rows = rows[["model", "protocol_key", "dataset", *USED]].reset_index(drop=True)
     # One number for a photograph of a dataset in all panels, so that what is judged across columns knows what these share.
@@ -124,13 +124,21 @@ def of_rows(rows: pd.DataFrame, columns: Mapping[str, Mapping[str, Any]]) -> Ite
                 yield _panel(model, some, np.asarray(places), column)
 
 
-def _column(key: str, about: Mapping[str, Any], items: int, verdicts: Mapping[tuple[str, str], Verdict]) -> Column:
-    texts = {name: about[name] for name in ("dataset", "metric", "direction", "chance", "protocol")}
-    version = str(about.get("version", ""))
-    verdict = verdicts.get((filters.id_of(about["metric"]), version))
-    reduce = about.get("reduce", "mean")
-    axes = tuple(about.get("axes", ()))
-    return Column(key, items=items, reduce=reduce, group=groups.of(about), axes=axes, version=version, verdict=verdict, **texts)
+def _column(key: str, about: AboutColumn, items: int, verdicts: Mapping[tuple[str, str], Verdict]) -> Column:
+    return Column(
+        key,
+        about.dataset,
+        about.metric,
+        about.direction,
+        items,
+        about.chance,
+        about.protocol,
+        about.reduce,
+        about.group,
+        about.axes,
+        about.version,
+        verdicts.get((filters.id_of(about.metric), about.version)),
+    )
 
 
 def _panel(model: str, rows: pd.DataFrame, places: NDArray[np.intp], column: Column) -> Panel:

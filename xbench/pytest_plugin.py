@@ -50,7 +50,7 @@ class Gate:
 
         try:
             baseline = runs.read(self.baseline)
-            name = suite or baseline[1]["suite"]
+            name = suite or baseline[1].suite
             done = xbench.run(name, methods=methods, models=models, plugins=plugins, out=out or self.scratch / "run")
             margins = gate.load(self.margins) if self.margins else None
             report = gate.judge(baseline, (done.rows, done.manifest), margins, fresh=False)  # it was run just now

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pydantic
 
-from xbench import planning, reductions, suite
+from xbench import host, planning, reductions, suite
 from xbench.data import Item
 from xbench.errors import XbenchError
+from xbench.gallery import Key
+from xbench.manifests import Manifest
 from xbench.mapstore import MapStore
 from xbench.panels import Column
 from xbench.registry import registry
@@ -25,19 +27,18 @@ from xbench.units import Scene, Unit
 
 @dataclass(frozen=True)
 class Remade:
-    """gallery: pictures and maps by key, as ``Store.gallery`` gives them. values: (method, item) -> the value made anew.
+    """gallery: images and maps, as ``Store.gallery`` gives them. values: (method, item) -> the value made anew.
 
     keys: the same -> the cache key that its row would have here; see keys.py.
     """
 
-    gallery: dict[str, np.ndarray] = field(default_factory=dict)
+    gallery: dict[Key, np.ndarray] = field(default_factory=dict)
     values: dict[tuple[str, str], float] = field(default_factory=dict)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
-def explain(
-    folder: Path, manifest: Mapping[str, Any], model: str, column: Column, methods: Sequence[str], items: Collection[str]
-) -> Remade:
+@host.restored()
+def explain(folder: Path, manifest: Manifest, model: str, column: Column, methods: Sequence[str], items: Collection[str]) -> Remade:
     """Explain some items of a run's column again, on the CPU and with the code at hand; maps that the run keeps are read.
 
     Raises:
@@ -78,16 +79,16 @@ def _parts(scene: Scene, items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
             yield tuple(alike[start : start + scene.batch_size])
 
 
-def _plan(manifest: Mapping[str, Any], methods: Sequence[str]) -> Plan:
-    request = manifest.get("request")
+def _plan(manifest: Manifest, methods: Sequence[str]) -> Plan:
+    request = manifest.local.request if manifest.local else None
     if request is None:
         raise XbenchError("the run is merged of several or published, and keeps no request to repeat")
-    for plugin in request["plugins"]:
+    for plugin in request.plugins:
         registry.load(plugin)
     try:
-        chosen, selection = Suite.model_validate(request["suite"]), Selection(**request["selection"])
+        chosen, selection = Suite.model_validate(request.suite), Selection(**request.selection)
     except (pydantic.ValidationError, TypeError) as error:
-        raise XbenchError(f"the run's request is of another version of xbench ({manifest.get('xbench')})") from error
+        raise XbenchError(f"the run's request is of another version of xbench ({manifest.xbench})") from error
     return suite.plan(chosen, dataclasses.replace(selection, methods=methods, device="cpu"), registry)
 
 

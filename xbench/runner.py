@@ -18,6 +18,7 @@ from torch.nn import functional
 from xbench import maps, reductions, reexplaining, scoring
 from xbench.data import Batch, Item, Sample, Score, Truth
 from xbench.errors import BrokenSample, NotApplicable, XbenchError
+from xbench.gallery import Key
 from xbench.geometry import View
 from xbench.maps import Attribution, SaliencyMap
 from xbench.mapstore import Facts, StoredMethod
@@ -313,21 +314,21 @@ def _row(
     }
 
 
-def _gallery(unit: Unit, samples: Sequence[Sample], explained: dict[Method, Explained]) -> dict[str, np.ndarray]:
+def _gallery(unit: Unit, samples: Sequence[Sample], explained: dict[Method, Explained]) -> dict[Key, np.ndarray]:
     """Pictures as the model sees them (uint8 [h, w, 3]) and maps (float16 in [-1, 1]) of the unit's chosen items, made small."""
-    kept: dict[str, np.ndarray] = {}
+    kept: dict[Key, np.ndarray] = {}
     for i, (item, sample) in enumerate(zip(unit.items, samples, strict=True)):
         if item.id not in unit.gallery:
             continue
-        prefix = f"{unit.scene.model_name}|{unit.scene.bound.name}|{item.id}"
+        key = Key(unit.scene.model_name, unit.scene.bound.name, item.id)
         picture = _shrink(_view(unit.scene, sample).image(sample.image, unit.scene.model.preprocessing.interpolation).float())
-        kept[f"{prefix}|"] = picture.round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+        kept[key] = picture.round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
         for method, done in explained.items():
             kept_map = done.maps[i] if done.maps else None
             if kept_map and not kept_map.nan:
                 map_ = _shrink(kept_map.native[None])[0]
                 scaled = map_ / map_.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
-                kept[f"{prefix}|{method.name}"] = scaled.half().contiguous().numpy()
+                kept[key.of(method.name)] = scaled.half().contiguous().numpy()
     return kept
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ import pandas as pd
 
 from xbench import filters, manifests
 from xbench.errors import XbenchError
+from xbench.gallery import Key
+from xbench.manifests import AboutRun, Local, Manifest, Run, Stamp, Wanted
 from xbench.store import IDENTITY, Store, canonical, concat, write
 
-Run = tuple[pd.DataFrame, dict[str, Any]]  # rows and manifest
 SAME_VALUE = 1e-5  # how far values computed alike may differ between machines
-ORIGIN = ("suite", "suite_version", "xbench", "seed", "dtype", "batch_size")  # what a leaderboard says of a run
 
 
-def reference(*suites: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+def reference(*suites: str) -> Run | None:
     """Rows and manifest of the committed results of one or more suites; None where there are none."""
     folders = [Path(str(resources.files("xbench.results"))) / name for name in suites]
     kept = [folder for folder in folders if folder.is_dir() and Store(folder).manifest()]
@@ -30,15 +30,15 @@ def reference(*suites: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
 def beside_reference(run: Run) -> Run:
     """A run with the committed reference rows of its suite that stand beside it in its leaderboard, of methods that it lacks."""
     rows, methods, _ = filters.joined(run, reference(*suites(run[1])))
-    return rows, {**run[1], "methods": methods}
+    return rows, run[1].but(methods=methods)
 
 
-def suites(manifest: Mapping[str, Any]) -> list[str]:
+def suites(manifest: Manifest) -> list[str]:
     """The suites of a run, or of the several runs that were read as one."""
-    return list(dict.fromkeys(origin["suite"] for origin in manifest.get("origins", [manifest])))
+    return list(dict.fromkeys(run.suite for run in manifest.runs))
 
 
-def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+def read(folder: Path) -> Run:
     """Rows and manifest of a run directory, complete or not.
 
     Raises:
@@ -46,31 +46,30 @@ def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """
     store = Store(folder)
     manifest = store.manifest()
-    if not manifest:
+    if manifest is None:
         raise XbenchError(
             f"{folder} is not a run directory (it has no manifest.json); make one with: xbench run quick --out {folder}"
         )
-    manifests.check(manifest, folder)
     return store.rows(), manifest
 
 
-def read_all(folders: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, Any]]:
+def read_all(folders: Sequence[Path]) -> Run:
     """Several run directories as one; see ``join``."""
     return join([read(folder) for folder in folders], [str(folder) for folder in folders])
 
 
-def gallery(folders: Sequence[Path]) -> dict[str, np.ndarray]:
+def gallery(folders: Sequence[Path]) -> dict[Key, np.ndarray]:
     """Maps and pictures of several runs for the report by key; where several have one, that of the last."""
-    found: dict[str, np.ndarray] = {}
+    found: dict[Key, np.ndarray] = {}
     for folder in folders:
         found |= Store(folder).gallery()
     return found
 
 
-def join(found: Sequence[Run], names: Sequence[str] = ()) -> tuple[pd.DataFrame, dict[str, Any]]:
+def join(found: Sequence[Run], names: Sequence[str] = ()) -> Run:
     """Rows and manifests of several runs as one. names: what to call them in errors.
 
-    Where they are of several suites, versions or settings, the manifest lists these as ``origins``.
+    Where they are of several suites, versions or settings, the manifest lists these as its ``origins``.
 
     Raises:
         XbenchError: they share a column and have different seeds or weights, or rows of equal identity have different values.
@@ -78,14 +77,18 @@ def join(found: Sequence[Run], names: Sequence[str] = ()) -> tuple[pd.DataFrame,
     if len(found) > 1:
         _check_alike(found, names or [f"run {i}" for i in range(1, len(found) + 1)])
     parts = [manifest for _, manifest in found]
-    merged: dict[str, Any] = {**parts[-1], "complete": all(m.get("complete", True) for m in parts)}
-    for name in ("columns", "methods", "models", "datasets", "class_names"):
-        merged[name] = {key: value for m in parts for key, value in m.get(name, {}).items()}
-    origins: list[dict[str, Any]] = []
+    origins: list[AboutRun] = []
     for m in parts:
-        origins += [o for o in m.get("origins", [{name: m.get(name) for name in ORIGIN}]) if o not in origins]
-    if len(origins) > 1:
-        merged["origins"] = origins
+        origins += [run for run in m.runs if run not in origins]
+    merged = parts[-1].but(
+        complete=all(m.complete for m in parts),
+        columns={key: about for m in parts for key, about in m.columns.items()},
+        methods={name: about for m in parts for name, about in m.methods.items()},
+        models={name: about for m in parts for name, about in m.models.items()},
+        datasets={name: about for m in parts for name, about in m.datasets.items()},
+        class_names={name: classes for m in parts for name, classes in m.class_names.items()},
+        origins=tuple(origins) if len(origins) > 1 else (),
+    )
     return canonical(concat([rows for rows, _ in found])), merged
 
 
@@ -135,7 +138,7 @@ def _refuse(one: str, other: str, why: str) -> None:
     raise XbenchError(f"{one} and {other} make no table together ({why}); {remedy}")
 
 
-def merge(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+def merge(folders: Sequence[Path], out: Path) -> Run:
     """Write the rows, maps and pictures of several run directories into one; shards together are the undivided run. -> as ``read``.
 
     Raises:
@@ -146,71 +149,79 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, dict[str, A
         raise XbenchError("merge needs different run directories, and another --out than these")
     found = [read(folder) for folder in folders]
     parts = [part for _, part in found]
+    locals_: list[Local] = []
     for folder, part in zip(folders, parts, strict=True):
-        if "request" not in part:
+        if part.local is None:
             raise XbenchError(f"{folder} is a submission, not a run; for one table of both: xbench leaderboard RUN {folder}")
-    sizes = {dataset: size for part in parts for dataset, size in part["batch_size"].items()}
-    for name in ("seed", "dtype", "batch_size"):
-        # A run has the batch sizes of its own tracks only.
-        alike = {repr(part[name] if name != "batch_size" else sizes | part[name]) for part in parts}
-        if len(alike) > 1:
-            each = ", ".join(f"{folder}: {part.get(name)}" for folder, part in zip(folders, parts, strict=True))
+        locals_.append(part.local)
+    sizes = {dataset: size for part in parts for dataset, size in part.batch_size.items()}
+    settings: dict[str, list[object]] = {
+        "seed": [part.seed for part in parts],
+        "dtype": [part.dtype for part in parts],
+        "batch_size": [sizes | part.batch_size for part in parts],  # a run has those of its own tracks only
+    }
+    for name, values in settings.items():
+        if any(value != values[0] for value in values):
+            each = ", ".join(f"{folder}: {getattr(part, name)}" for folder, part in zip(folders, parts, strict=True))
             raise XbenchError(f"these runs differ in {name} ({each}); run them alike, or keep them apart")
     rows, manifest = join(found, [str(folder) for folder in folders])
-    manifest["batch_size"] = sizes
-    manifest["inputs"], manifest["libraries"] = _inputs(parts)
-    manifest["modules"] = {name: place for part in parts for name, place in part.get("modules", {}).items()}
-    manifest["unlisted"] = sorted({name for part in parts for name in part.get("unlisted", [])})
-    _join_shards(manifest, parts)
+    inputs, libraries = _inputs(parts, locals_)
+    unlisted = sorted({name for local in locals_ for name in local.unlisted})
+    modules = {name: place for local in locals_ for name, place in local.modules.items()}
+    local = locals_[-1].model_copy(update={"inputs": inputs, "modules": modules, "unlisted": unlisted})
+    manifest = _of_shards(manifest.but(batch_size=sizes, libraries=libraries), local, locals_)
     store = Store(out)
     with store.lock():
         store.clear()
-        kept = gallery(folders)
+        shown = gallery(folders)
         for folder in folders:
             for path in sorted(Store(folder).maps.rglob("*.safetensors")):
                 copy = store.maps / path.relative_to(Store(folder).maps)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 write(copy, lambda tmp, path=path: shutil.copyfile(path, tmp))  # type: ignore[misc]
-        store.write_gallery({key: kept[key] for key in sorted(kept)})
+        store.write_gallery(shown)
         store.write_rows(rows)
         store.write_manifest(manifest)
     return rows, manifest
 
 
-def _inputs(parts: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+def _inputs(parts: Sequence[Manifest], locals_: Sequence[Local]) -> tuple[dict[str, Stamp], dict[str, str]]:
     """Input files and libraries of all parts. What was not the same in all of them is never as at hand, for some rows are stale."""
-    files: dict[str, Any] = {}
+    files: dict[str, Stamp] = {}
     libraries: dict[str, dict[str, None]] = {}
-    for part in parts:
-        for path, stamp in part["inputs"].items():
-            if files.setdefault(path, stamp)[2] != stamp[2]:
+    for part, local in zip(parts, locals_, strict=True):
+        for path, stamp in local.inputs.items():
+            if files.setdefault(path, stamp).sha256 != stamp.sha256:
                 files[path] = manifests.GONE
-        for name, version in part["libraries"].items():
+        for name, version in part.libraries.items():
             libraries.setdefault(name, {})[version] = None
     return files, {name: " and ".join(versions) for name, versions in libraries.items()}
 
 
-def _join_shards(manifest: dict[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
-    """Make one manifest of those of all shards: that of the undivided run where none is missing."""
-    shards = [part["request"]["selection"].get("shard") for part in parts]
-    alike = {repr({**part["request"], "selection": {**part["request"]["selection"], "shard": None}}) for part in parts}
-    if len(alike) > 1 or not all(shards):
-        manifest["request"] = None  # not one run: whoever continues it plans anew
-        manifest["wanted"] = {
-            name: list(dict.fromkeys(value for part in parts for value in part["wanted"][name]))
-            for name in ("columns", "methods", "models")
-        } | {"items": {}}
-        return
-    missing = sorted(set(range(1, shards[0][1] + 1)) - {i for i, _ in shards})
+def _of_shards(manifest: Manifest, local: Local, locals_: Sequence[Local]) -> Manifest:
+    """One manifest of those of all shards: that of the undivided run where none is missing. local: what they have together."""
+    asked = [part.request for part in locals_ if part.request is not None]
+    shards = [request.shard for request in asked if request.shard is not None]
+    first = locals_[0].request
+    if first is None or len(shards) < len(locals_) or any(request.undivided != first.undivided for request in asked):
+        wanted = Wanted(
+            columns=list(dict.fromkeys(key for part in locals_ for key in part.wanted.columns)),
+            methods=list(dict.fromkeys(name for part in locals_ for name in part.wanted.methods)),
+            models=list(dict.fromkeys(name for part in locals_ for name in part.wanted.models)),
+            items={},
+        )  # not one run: whoever continues it plans anew
+        return manifest.but(local=local.model_copy(update={"request": None, "wanted": wanted}))
+    count = shards[0][1]
+    missing = sorted(set(range(1, count + 1)) - {i for i, _ in shards})
     if missing:
-        manifest["complete"] = False
-        lost = ", ".join(f"{i}/{shards[0][1]}" for i in missing)
-        manifest["incomplete"] = f"INCOMPLETE: shard {lost} is missing; run it, and merge again"
-        return
-    manifest["request"] = {**manifest["request"], "selection": {**manifest["request"]["selection"], "shard": None}}
+        lost = ", ".join(f"{i}/{count}" for i in missing)
+        said = f"INCOMPLETE: shard {lost} is missing; run it, and merge again"
+        return manifest.but(local=local, complete=False, incomplete=said)
     columns: dict[str, dict[str, None]] = {}
-    for part in parts:
-        for column, items in part["wanted"]["items"].items():
+    for part in locals_:
+        for column, items in part.wanted.items.items():
             columns.setdefault(column, {}).update(dict.fromkeys(items))
-    limited = manifest["request"]["selection"]["limit"] is not None
-    manifest["wanted"] = {**manifest["wanted"], "items": {c: list(items) for c, items in columns.items()} if limited else {}}
+    whole = first.undivided
+    limited = whole.selection["limit"] is not None
+    wanted = local.wanted.model_copy(update={"items": {c: list(items) for c, items in columns.items()} if limited else {}})
+    return manifest.but(local=local.model_copy(update={"request": whole, "wanted": wanted}))

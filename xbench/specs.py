@@ -31,6 +31,7 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
+_MARK = re.compile(r'"(?:[^"\\]|\\.)*"|[(),]')
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,11 @@ def parse(text: str) -> Spec:
 def split(text: str) -> list[str]:
     """Split a comma-separated list of specs at its outer commas: ``"a, b(x, y)"`` -> ``["a", "b(x, y)"]``."""
     parts, depth, start = [], 0, 0
-    for i, char in enumerate(text):
-        depth += (char == "(") - (char == ")")
-        if char == "," and depth == 0:
-            parts.append(text[start:i])
-            start = i + 1
+    for mark in _MARK.finditer(text):  # a quoted text is one mark, whatever it holds
+        depth += (mark[0] == "(") - (mark[0] == ")")
+        if mark[0] == "," and depth == 0:
+            parts.append(text[start : mark.start()])
+            start = mark.end()
     return [part.strip() for part in [*parts, text[start:]] if part.strip()]
 
 

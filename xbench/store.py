@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import safetensors.numpy
+import safetensors
 
+from xbench import gallery, manifests
 from xbench.errors import XbenchError
+from xbench.gallery import Gallery, Key
+from xbench.manifests import Manifest
 
 SCHEMA = pa.schema(
     [
@@ -60,6 +62,7 @@ SCHEMA = pa.schema(
         ("seconds", pa.float32()),  # informative; never part of equality
     ]
 )
+MANIFEST = "manifest.json"
 OPTIONAL = ["residual"]  # what rows of an older xbench lack; null there
 IDENTITY = ["dataset", "protocol_key", "metric", "model", "method", "item"]  # a newer row of the same identity supersedes
 INFORMATIVE = ["seconds"]
@@ -97,19 +100,18 @@ class Store:
                 leftover.unlink()
             yield
 
-    def write_part(self, unit: str, rows: list[dict[str, Any]], gallery: Mapping[str, np.ndarray]) -> None:
-        """Append the rows of a unit, and maps for the gallery by key."""
+    def write_part(self, unit: str, rows: list[dict[str, Any]], shown: Gallery) -> None:
+        """Append the rows of a unit, and images and maps for the gallery."""
         number = 1 + max((int(path.name[:6]) for path in self.parts.glob("*.*")), default=0)
         stem = f"{number:06d}-{unit}"
-        if gallery:
+        if shown:
             # Before the rows: rows mark a unit as done.
-            write(self.parts / f"{stem}.safetensors", lambda tmp: safetensors.numpy.save_file(dict(gallery), tmp))
+            write(self.parts / f"{stem}.safetensors", lambda tmp: gallery.save(shown, tmp))
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         write(self.parts / f"{stem}.parquet", lambda tmp: _write_table(table, tmp))
 
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"  # in its order: columns are shown so
-        write_text(self.folder / "manifest.json", text)
+    def write_manifest(self, manifest: Manifest) -> None:
+        write_text(self.folder / MANIFEST, manifest.to_json())
 
     def compact(self, current: Iterable[str] = ()) -> pd.DataFrame:
         """Merge all parts into ``rows.parquet``: sorted, superseded rows dropped. -> the rows.
@@ -117,19 +119,19 @@ class Store:
         current: cache keys of the rows that the plan wants; they win over others of their identity whatever their age.
         """
         rows = self.rows(current)
-        gallery = self.gallery()
+        shown = self.gallery()
         parts = sorted(self.parts.glob("*.*"))
         if parts:
-            if gallery:
-                ordered = {key: gallery[key] for key in sorted(gallery)}
-                self.write_gallery(ordered)
+            if shown:
+                self.write_gallery(shown)
             self.write_rows(rows)
             for path in parts:
                 path.unlink()
         return rows
 
-    def write_gallery(self, gallery: Mapping[str, np.ndarray]) -> None:
-        write(self.folder / "gallery.safetensors", lambda tmp: safetensors.numpy.save_file(dict(gallery), tmp))
+    def write_gallery(self, shown: Gallery) -> None:
+        ordered = {key: shown[key] for key in sorted(shown)}
+        write(self.folder / "gallery.safetensors", lambda tmp: gallery.save(ordered, tmp))
 
     def write_rows(self, rows: pd.DataFrame) -> None:
         # Without what pandas notes of its own types: not theirs to read, who come with another tool.
@@ -139,23 +141,19 @@ class Store:
     def clear(self) -> None:
         """Forget everything (``--fresh``)."""
         maps = self.maps.rglob("*.safetensors")
-        for path in [self.folder / "manifest.json", *self._files("parquet"), *self._files("safetensors"), *maps]:
+        for path in [self.folder / MANIFEST, *self._files("parquet"), *self._files("safetensors"), *maps]:
             path.unlink(missing_ok=True)
 
     # -- reading -----------------------------------------------------------------------------------------------------------
 
-    def manifest(self) -> dict[str, Any]:
-        """The manifest, or an empty one."""
-        path = self.folder / "manifest.json"
-        if not path.is_file():
-            return {}
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise XbenchError(f"{path} is damaged ({error}); delete it and run again") from error
-        if not isinstance(found, dict):
-            raise XbenchError(f"{path} is damaged (it is no object of JSON); delete it and run again")
-        return found
+    def manifest(self) -> Manifest | None:
+        """The manifest, where there is one.
+
+        Raises:
+            XbenchError: it is damaged, or a newer xbench wrote it.
+        """
+        path = self.folder / MANIFEST
+        return manifests.read(path) if path.is_file() else None
 
     def rows(self, current: Iterable[str] = ()) -> pd.DataFrame:
         """All rows that are not superseded, in canonical order: by IDENTITY. current: as in ``compact``."""
@@ -168,11 +166,11 @@ class Store:
         """The keys of all rows, superseded ones too."""
         return {key for path in self._files("parquet") for key in _read_table(path, ["cache_key"])["cache_key"].to_pylist()}
 
-    def gallery(self) -> dict[str, np.ndarray]:
-        """Maps and pictures for the report by key, newest first served."""
-        found: dict[str, np.ndarray] = {}
+    def gallery(self) -> dict[Key, np.ndarray]:
+        """Images and maps for the report, newest first served."""
+        found: dict[Key, np.ndarray] = {}
         for path in self._files("safetensors"):
-            found.update(safetensors.numpy.load_file(path))
+            found.update(gallery.load(path))
         return found
 
     def _files(self, kind: str) -> list[Path]:

@@ -1,85 +1,45 @@
 """Submissions: runs that were checked and are kept under results/, with who measured them and the tables that their rows give.
 
 FOLDER/rows.parquet      the run's rows without timings (docs/rows.md)
-FOLDER/manifest.json     the run's manifest without what names a machine, and with a ``submission``: see Submission
+FOLDER/manifest.json     the run's manifest without what is of its machine, and with who submitted: see manifests.Submission
 FOLDER/leaderboard.*     what the rows give, as Markdown, CSV and JSON
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 import math
 import re
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xbench import checks, leaderboard, manifests, runs, suite
+from xbench import checks, host, leaderboard, manifests, recording, runs, suite
 from xbench.errors import XbenchError
 from xbench.leaderboard import Leaderboard
+from xbench.manifests import Manifest, Run, Stamp, Submission
 from xbench.report import tables
 from xbench.store import IDENTITY, OPTIONAL, SCHEMA, Store, write_text
 from xbench.suite import Suite
 
 FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
-# What a submission's manifest leaves out of a run's.
-OF_A_MACHINE = ("inputs", "modules", "unlisted", "machine", "folder", "request", "wanted")
 SAME_FIGURE = 1e-9  # how far figures from the same rows may differ between machines, whose last bits stats rounds off
 NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)")
 
 Rows = pd.DataFrame
-Run = tuple[Rows, dict[str, Any]]  # rows and manifest, as runs.read gives them
-
-
-@dataclass(frozen=True)
-class Submission:
-    """Who measured, when and with what.
-
-    date: of the submission, UTC, ISO 8601. xbench: its version. libraries: distribution -> version. code: source file -> sha256 of
-    all sources that the values depend on.
-
-    Raises:
-        XbenchError: the name is no plain name, nobody is named, or the link is none.
-    """
-
-    name: str
-    by: str
-    link: str = ""
-    note: str = ""
-    date: str = ""
-    xbench: str = ""
-    libraries: Mapping[str, str] = field(default_factory=dict)
-    code: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
-            raise XbenchError(f"the name {self.name!r} is no plain name; use lower-case letters, digits and hyphens: --name my-lab")
-        if not self.by.strip():
-            raise XbenchError("a submission says who measured; give --by")
-        if not re.fullmatch(r"(https?://\S+)?", self.link):
-            raise XbenchError(f"the link {self.link!r} is no address; give one that begins with https://")
-        if not (self.by + self.note).isprintable():
-            raise XbenchError("--by and --note are one line each; leave out line breaks and control characters")
-
-    def sentence(self, methods: Sequence[str]) -> str:
-        """Who measured these methods, for the notes below a leaderboard."""
-        details = "; ".join(filter(None, (self.link, self.note)))
-        versions = ", ".join(f"{name} {version}" for name, version in {"xbench": self.xbench, **self.libraries}.items())
-        measured = f"{self.name}: {', '.join(methods)} measured by {self.by}, {self.date}, with {versions}"
-        return f"{measured} ({details})" if details else measured
+About = TypeVar("About")
 
 
 # -- submitting ------------------------------------------------------------------------------------------------------------------
 
 
+@host.restored()
 def submit(run: Path, who: Submission, suite_name: str | Suite | None = None, out: Path | None = None) -> tuple[Path, Rows]:
     """Check a run and keep it as a submission. -> (its folder, its rows).
 
@@ -94,21 +54,21 @@ def submit(run: Path, who: Submission, suite_name: str | Suite | None = None, ou
         XbenchError: what is wrong with the run, or the folder exists.
     """
     rows, manifest = runs.read(run)
-    folder = out or Path("results/submissions", manifest["suite"], who.name)
+    folder = out or Path("results/submissions", manifest.suite, who.name)
     if folder.exists():
         raise XbenchError(f"{folder} exists; choose another --name")
-    if "inputs" not in manifest:
+    if manifest.local is None:
         raise XbenchError(f"{run} was submitted before; give the run directory itself")
-    if not manifest.get("complete"):
-        raise XbenchError(f"{run} is not finished; run it to the end with: xbench run {manifest['suite']} --out {run}")
-    if change := manifests.changed_input(manifest):
+    if not manifest.complete:
+        raise XbenchError(f"{run} is not finished; run it to the end with: xbench run {manifest.suite} --out {run}")
+    if change := recording.changed_input(manifest):
         raise XbenchError(f"{run} was not computed by what is here ({change}); run it again, then submit")
-    if manifest["request"] is not None:  # of runs that were merged, all is meant
+    if manifest.local.request is not None:  # of runs that were merged, all is meant
         rows = manifests.selected(rows, manifest)
-    chosen = suite_name if isinstance(suite_name, Suite) else suite.load(suite.find(suite_name or manifest["suite"]))
+    chosen = suite_name if isinstance(suite_name, Suite) else suite.load(suite.find(suite_name or manifest.suite))
     for problem in (*checks.suite_problems(rows, manifest, chosen), *checks.row_problems(rows, manifest)):
         raise XbenchError(f"{run}: {problem}")
-    kept = _kept(rows, manifest, who)
+    kept = _kept(rows, manifest, manifest.local.inputs, who)
     _check_private(rows, kept)
     scratch = folder.with_name(f"{folder.name}.tmp")
     try:
@@ -138,31 +98,37 @@ def nan_lines(rows: Rows) -> list[str]:
     return [f"method {name}: {nan} of {of} values are NaN, and not ranked" for name, (nan, of) in counts.items()]
 
 
-def _kept(rows: Rows, manifest: Mapping[str, Any], who: Submission) -> dict[str, Any]:
-    """The manifest of a submission: only what its rows are of."""
+def _kept(rows: Rows, manifest: Manifest, inputs: Mapping[str, Stamp], who: Submission) -> Manifest:
+    """The manifest of a submission: only what its rows are of, and nothing of the machine."""
     root = Path(__file__).parent.parent
-    code = {_relative(Path(path), root): stamp[-1] for path, stamp in manifest["inputs"].items() if path.endswith(".py")}
-    made = dataclasses.replace(
-        who,
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        xbench=manifest["xbench"],
-        libraries=manifest["libraries"],
-        code=code,
+    made = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "xbench": manifest.xbench,
+        "libraries": manifest.libraries,
+        "code": {_relative(Path(path), root): stamp.sha256 for path, stamp in inputs.items() if path.endswith(".py")},
+    }
+    return manifest.but(
+        columns=_present(manifest.columns, rows["protocol_key"]),
+        methods=_present(manifest.methods, rows["method"]),
+        models=_present(manifest.models, rows["model"]),
+        datasets=_present(manifest.datasets, rows["dataset"]),
+        local=None,
+        submission=who.model_copy(update=made),
     )
-    kept = {key: value for key, value in manifest.items() if key not in OF_A_MACHINE}
-    for name, column in (("columns", "protocol_key"), ("methods", "method"), ("models", "model"), ("datasets", "dataset")):
-        present = set(rows[column])
-        kept[name] = {key: about for key, about in manifest[name].items() if key in present}
-    return kept | {"submission": dataclasses.asdict(made)}
+
+
+def _present(described: Mapping[str, About], names: Iterable[str]) -> dict[str, About]:
+    present = set(names)
+    return {name: about for name, about in described.items() if name in present}
 
 
 def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
-def _check_private(rows: Rows, manifest: Mapping[str, Any]) -> None:
+def _check_private(rows: Rows, manifest: Manifest) -> None:
     """Raises XbenchError where a name, a note or a reason holds a path of this machine."""
-    texts = [json.dumps(manifest, ensure_ascii=False), *rows["reason"].dropna().astype(str).unique()]
+    texts = [json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False), *rows["reason"].dropna().astype(str).unique()]
     for path in (Path.cwd(), Path.home()):
         if path != Path(path.anchor) and any(str(path) in text for text in texts):
             raise XbenchError(f"the run names {path}, which nobody else has; run it again with relative paths, then submit")
@@ -178,7 +144,8 @@ def verify(folder: Path) -> int:
         XbenchError: what was changed since it was submitted.
     """
     manifest = Store(folder).manifest()
-    read(manifest, folder)
+    if manifest is None or manifest.submission is None:
+        raise XbenchError(f"{folder} is no submission (its manifest has no 'submission'); use: xbench submit RUN")
     try:
         stored = pq.read_table(folder / "rows.parquet")  # as it stands: Store.rows drops what is there twice
     except (OSError, pa.ArrowException) as error:
@@ -187,9 +154,9 @@ def verify(folder: Path) -> int:
     if not any(stored.schema.equals(schema) for schema in (SCHEMA, older)):
         raise XbenchError(f"{folder}/rows.parquet has not the columns of docs/rows.md; submit the run again")
     rows = Store(folder).rows()
-    if left := [name for name in OF_A_MACHINE if name in manifest] or (["seconds"] if rows["seconds"].notna().any() else []):
-        raise XbenchError(f"{folder} holds {left[0]}, which is of one machine; submit the run again")
-    if not manifest.get("complete"):
+    if left := "local" if manifest.local else "seconds" if rows["seconds"].notna().any() else "":
+        raise XbenchError(f"{folder} holds {left}, which is of one machine; submit the run again")
+    if not manifest.complete:
         raise XbenchError(f"{folder} is not complete; submit a finished run")
     for problem in checks.row_problems(stored.to_pandas(), manifest):
         raise XbenchError(f"{folder}: {problem}; submit the run again")
@@ -202,18 +169,6 @@ def verify(folder: Path) -> int:
             remedy = f"if it is xbench that changed and not the rows, write it anew with: xbench tables {folder}"
             raise XbenchError(f"{path} is not what the rows give ({differs}); {remedy}")
     return len(stored)
-
-
-def read(manifest: Mapping[str, Any], folder: Path) -> Submission:
-    """Who submitted.
-
-    Raises:
-        XbenchError: the manifest does not say.
-    """
-    try:
-        return Submission(**manifest["submission"])
-    except (KeyError, TypeError) as error:
-        raise XbenchError(f"{folder} is no submission (its manifest has no good 'submission'); use: xbench submit RUN") from error
 
 
 def _difference(found: str, expected: str) -> str:
@@ -249,35 +204,31 @@ def read_all(folders: Sequence[Path]) -> Run:
         XbenchError: run directories that make no table together; see ``runs.join``.
     """
     found = {str(folder): runs.read(folder) for folder in folders}
-    notes = [
-        read(manifest, Path(folder)).sentence(_measured(manifest))
-        for folder, (_, manifest) in found.items()
-        if "submission" in manifest
-    ]
+    notes = [manifest.submission.sentence(_measured(manifest)) for _, manifest in found.values() if manifest.submission is not None]
     if notes:
-        for method in sorted({method for _, manifest in found.values() for method in manifest["methods"]}):
+        for method in sorted({method for _, manifest in found.values() for method in manifest.methods}):
             if runs.conflict([rows[rows["method"] == method] for rows, _ in found.values()]) is not None:
                 found = {folder: _renamed(rows, manifest, method) for folder, (rows, manifest) in found.items()}
-    ordered = sorted(found, key=lambda folder: "submission" in found[folder][1])
+    ordered = sorted(found, key=lambda folder: found[folder][1].submission is not None)
     rows, manifest = runs.join([found[folder] for folder in ordered], ordered)
-    return rows, manifest | ({"notes": notes} if notes else {})
+    return rows, manifest.but(notes=tuple(notes)) if notes else manifest
 
 
-def _board(rows: Rows, manifest: Mapping[str, Any]) -> Leaderboard:
+def _board(rows: Rows, manifest: Manifest) -> Leaderboard:
     """A submission's own table."""
-    notes = [Submission(**manifest["submission"]).sentence(_measured(manifest))] if "submission" in manifest else []
-    return leaderboard.build(rows, {**manifest, "notes": notes})
+    notes = (manifest.submission.sentence(_measured(manifest)),) if manifest.submission else ()
+    return leaderboard.build(rows, manifest.but(notes=notes))
 
 
-def _measured(manifest: Mapping[str, Any]) -> list[str]:
-    return [method for method, about in manifest["methods"].items() if not about["control"]]
+def _measured(manifest: Manifest) -> list[str]:
+    return [method for method, about in manifest.methods.items() if not about.control]
 
 
-def _renamed(rows: Rows, manifest: dict[str, Any], method: str) -> Run:
+def _renamed(rows: Rows, manifest: Manifest, method: str) -> Run:
     """A submission's rows and manifest with its name behind a method's; others unchanged."""
-    if "submission" not in manifest or method not in manifest["methods"]:
+    if manifest.submission is None or method not in manifest.methods:
         return rows, manifest
-    new = f"{method} (by {manifest['submission']['name']})"
-    methods = {new if name == method else name: about for name, about in manifest["methods"].items()}
+    new = f"{method} (by {manifest.submission.name})"
+    methods = {new if name == method else name: about for name, about in manifest.methods.items()}
     names = rows["method"].astype(str)
-    return rows.assign(method=names.where(names != method, new)), manifest | {"methods": methods}
+    return rows.assign(method=names.where(names != method, new)), manifest.but(methods=methods)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xbench import keys
 from xbench.data import Dataset, Item
+from xbench.gallery import Key
 from xbench.maps import SaliencyMap
 from xbench.mapstore import Facts, MapStore
 from xbench.modelview import Model
@@ -73,9 +74,9 @@ class Explained:
 
 @dataclass(frozen=True)
 class Result:
-    """What a unit gives. gallery: maps and pictures for the report by key. maps, facts: (method, item) -> native map, its facts."""
+    """What a unit gives. gallery: images and maps for the report. maps, facts: (method, item) -> native map, its facts."""
 
     rows: list[dict[str, Any]]
-    gallery: dict[str, np.ndarray]
+    gallery: dict[Key, np.ndarray]
     maps: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     facts: dict[tuple[str, str], Facts] = field(default_factory=dict)

@@ -72,7 +72,7 @@ def validate(
     for seed in SEEDS:
         out, selection = folder / f"seed{seed}", Selection(seed=seed, limit=limit)
         runs.append(workflow.run(chosen, selection, out=out, plugins=plugins, workers=workers, progress=progress))
-    found = [list(panels.of_rows(done.rows, done.manifest["columns"])) for done in runs]
+    found = [list(panels.of_rows(done.rows, done.manifest.columns)) for done in runs]
     versions = {panel.column.metric: registry.metric(panel.column.metric).info.version for panel in found[0]}
     figures = {panel.column.metric: _figures(panel) for panel in found[0]}
     return [_judge(first, second, versions, figures, found[0]) for first, second in zip(*found, strict=True)]

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from xbench import keys, manifests, suite
+from xbench import host, keys, manifests, recording, suite
 from xbench.errors import XbenchError
+from xbench.manifests import Asked, Manifest
 from xbench.progress import Progress, Silent
 from xbench.registry import registry
 from xbench.store import Store, plain
@@ -44,7 +45,7 @@ class Outcome:
 
     folder: Path
     rows: pd.DataFrame
-    manifest: dict[str, Any]
+    manifest: Manifest
     computed: int
 
     def nan_methods(self) -> dict[str, tuple[int, int]]:
@@ -99,8 +100,7 @@ def run(
             selection = dataclasses.replace(selection, batch_size=size)
             chosen = chosen.model_copy(update={"block": size})  # pictures that only pad a batch would cost what was gained
         request = _request(chosen, selection, plugins, {"save_maps": save_maps})
-        finished = manifest.get("complete") and manifest.get("request") == request and not manifest.get("unlisted")
-        if finished and not manifests.changed_input(manifest):
+        if manifest and _finished(manifest, request):
             return Outcome(store.folder, plain(manifests.selected(store.rows(), manifest)), manifest, 0)
         loaded = [registry.load(plugin) for plugin in plugins]
         plan = suite.plan(chosen, selection, registry)
@@ -158,8 +158,9 @@ def items(suite_name: str | Suite, selection: Selection | None = None, *, plugin
     from xbench.runner import list_unit
     from xbench.units import Unit
 
-    blocks = planning.blocks(planning.open_scenes(plan), plan)
-    return pd.DataFrame([row for scene, _, part in blocks for row in list_unit(Unit("", scene, part, ()))])
+    with host.restored():
+        blocks = planning.blocks(planning.open_scenes(plan), plan)
+        return pd.DataFrame([row for scene, _, part in blocks for row in list_unit(Unit("", scene, part, ()))])
 
 
 def check_device(device: str) -> None:
@@ -179,16 +180,24 @@ def _default_folder(chosen: Suite, selection: Selection) -> Path:
     return Path("results/runs") / f"{chosen.name}{part}"
 
 
-def _check_seed(store: Store, manifest: dict[str, Any], seed: int) -> None:
+def _finished(manifest: Manifest, request: Asked) -> bool:
+    """Whether a directory has all rows of a request, computed by what is at hand, and says so of all that they depend on."""
+    local = manifest.local
+    done = manifest.complete and local is not None and local.request == request and not local.unlisted
+    return done and not recording.changed_input(manifest)
+
+
+def _check_seed(store: Store, manifest: Manifest | None, seed: int) -> None:
     """Raises XbenchError where a directory has rows of another seed: a table of both would be of neither."""
-    if manifest and manifest.get("seed") != seed:
-        was = manifest.get("seed")
+    if manifest and manifest.seed != seed:
+        was = manifest.seed
         raise XbenchError(f"{store.folder} was run with seed {was}, not {seed}; choose another --out, or forget its rows: --fresh")
 
 
-def _recorded_size(manifest: dict[str, Any]) -> int | None:
+def _recorded_size(manifest: Manifest | None) -> int | None:
     """The batch size that the directory's last run was given."""
-    size: int | None = ((manifest.get("request") or {}).get("selection") or {}).get("batch_size")
+    asked = manifest.local.request if manifest and manifest.local else None
+    size: int | None = asked.selection.get("batch_size") if asked else None
     return size
 
 
@@ -199,24 +208,26 @@ def _measured_size(chosen: Suite, selection: Selection, plugins: Sequence[str], 
 
     for plugin in plugins:
         registry.load(plugin)
-    torch.set_num_threads(max(1, (threads or os.cpu_count() or 1) // workers))
-    plan = suite.plan(chosen, selection, registry)
-    models = [dataclasses.replace(bound(), device=plan.device, dtype=plan.dtype) for bound in plan.models]
-    return batching.best(models, plan.limit)
+    with host.restored():
+        torch.set_num_threads(max(1, (threads or os.cpu_count() or 1) // workers))
+        plan = suite.plan(chosen, selection, registry)
+        models = [dataclasses.replace(bound(), device=plan.device, dtype=plan.dtype) for bound in plan.models]
+        return batching.best(models, plan.limit)
 
 
-def _request(chosen: Suite, selection: Selection, plugins: Sequence[str], more: dict[str, Any]) -> dict[str, Any]:
+def _request(chosen: Suite, selection: Selection, plugins: Sequence[str], more: dict[str, Any]) -> Asked:
     """What was asked, as the manifest gives it back."""
     plugin_files = {name: _plugin_digest(name) for name in plugins}
     asked = {"suite": chosen.model_dump(), "selection": dataclasses.asdict(selection), "plugins": plugin_files, **more}
-    return dict(json.loads(json.dumps(asked)))
+    return Asked.model_validate_json(json.dumps(asked))
 
 
+@host.restored()
 def _run(
     plan: Plan,
-    request: dict[str, Any],
+    request: Asked,
     store: Store,
-    old: dict[str, Any],
+    old: Manifest | None,
     loaded: list[Path],
     save_maps: bool,
     threads: int | None,
@@ -240,8 +251,8 @@ def _run(
             method.check({(scene.bound.name, item.id) for scene, _, part in blocks for item in part})
     expected = set(planning.cache_keys(blocks, plan))
     units = planning.units(blocks, plan, expected - store.cache_keys(), save_maps)
-    manifest = manifests.describe(plan, scenes, blocks, request, old, loaded)
-    store.write_manifest(manifest | {"complete": False})
+    manifest = recording.describe(plan, scenes, blocks, request, old, loaded)
+    store.write_manifest(manifest)
     computed, total = 0, sum(len(u.items) * len(u.cells) for u in units)
     if units:
         sizes = "/".join(str(size) for size in sorted({scene.batch_size for scene, _ in scenes}))
@@ -259,8 +270,7 @@ def _run(
             computed += len(result.rows)
             progress.finish_unit(done, len(units))
     merged = store.compact(expected)
-    manifest["class_names"] = manifests.class_names(merged, scenes, old)
-    manifest["complete"] = True
+    manifest = manifest.but(class_names=recording.class_names(merged, scenes, old), complete=True)
     store.write_manifest(manifest)
     return Outcome(store.folder, plain(manifests.selected(merged, manifest)), manifest, computed)
 

@@ -61,7 +61,7 @@ def test_what_was_trained_runs_through_a_suite(resnet, clip, tmp_path):
     done = workflow.run(suite, out=tmp_path / "run", threads=1)
     assert len(done.rows) == 2 * 2 * 2 * 8
     assert set(done.rows["status"]) == {"ok"}, set(done.rows["reason"])
-    assert all("trained by xbench itself (recipe tiny" in model["card"] for model in done.manifest["models"].values())
+    assert all("trained by xbench itself (recipe tiny" in model.card for model in done.manifest.models.values())
 
 
 @pytest.mark.parametrize("file", ["", "/model.json", "/model.safetensors"])

@@ -48,13 +48,13 @@ def test_a_tuned_run_has_the_measured_size_and_keeps_it_when_it_is_resumed(tiny_
     measured = []
     monkeypatch.setattr(batching, "best", lambda *given: measured.append(given) or 3)
     first = workflow.run(tiny_suite, Selection(limit=2), out=tmp_path / "run", tuned=True)
-    assert set(first.manifest["batch_size"].values()) == {3}
-    assert first.manifest["request"]["selection"]["batch_size"] == 3
+    assert set(first.manifest.batch_size.values()) == {3}
+    assert first.manifest.local.request.selection["batch_size"] == 3
     same = workflow.run(tiny_suite, Selection(limit=2, batch_size=3), out=tmp_path / "stated")
     assert set(same.rows["cache_key"]) == set(first.rows["cache_key"])
     assert workflow.run(tiny_suite, Selection(limit=2), out=tmp_path / "run", tuned=True).computed == 0
     more = workflow.run(tiny_suite, out=tmp_path / "run", tuned=True)
-    assert set(more.manifest["batch_size"].values()) == {3}
+    assert set(more.manifest.batch_size.values()) == {3}
     assert set(more.rows["cache_key"]) > set(first.rows["cache_key"])
     assert len(measured) == 1
     assert measured[0][1] == 2
@@ -64,7 +64,7 @@ def test_a_tuned_run_has_the_measured_size_and_keeps_it_when_it_is_resumed(tiny_
 
 def test_the_suite_decides_where_nothing_is_asked(tiny_suite, tmp_path, monkeypatch):
     monkeypatch.setattr(batching, "best", lambda *_: 1 / 0)
-    assert set(workflow.run(tiny_suite, Selection(limit=1), out=tmp_path / "run").manifest["batch_size"].values()) == {4}
+    assert set(workflow.run(tiny_suite, Selection(limit=1), out=tmp_path / "run").manifest.batch_size.values()) == {4}
 
 
 @pytest.mark.parametrize(("text", "meant"), [(None, (None, False)), ("auto", (None, True)), ("16", (16, False))])

@@ -1,4 +1,6 @@
-from xbench import citations
+from pathlib import Path
+
+from xbench import citations, manifests
 from xbench.plugins import KINDS
 from xbench.registry import registry
 
@@ -20,7 +22,11 @@ def test_a_run_cites_each_paper_once_and_ones_own_text_as_it_is():
         "datasets": {"d": {"cite": "rauber2017foolbox"}},
         "models": {"m": {"cite": "selvaraju2017gradcam"}},
     }
-    found = citations.of_run(manifest)
+    column = {"dataset": "", "metric": "", "direction": "higher", "chance": "", "protocol": ""}
+    manifest["columns"]["k"] |= column
+    for about in manifest["methods"].values():
+        about["control"] = False
+    found = citations.of_run(manifests.parse({"format": 1, "suite": ""} | manifest, Path("manifest.json")))
     assert len(found) == 4
     assert found[0].startswith("@inproceedings{selvaraju2017gradcam,")
     assert found[1] == "% our report, 2026"

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from xbench import Batch, ModelView, compare, gate, leaderboard, runs, workflow
+from xbench import Batch, ModelView, compare, gate, leaderboard, manifests, runs, workflow
 from xbench.cli import app
 from xbench.data import Item
 from xbench.errors import XbenchError
+from xbench.gallery import Key
 from xbench.registry import registry
 from xbench.report import comparisons, pictures
 from xbench.store import SCHEMA, Store
@@ -65,7 +67,9 @@ def run(scores, model="net", per_cluster=1, **changes):
     }
     methods = {method: {"control": method == "noise"} for method, _ in scores}
     names = {model: {"0": "ant", "1": "bee", "2": "cat"}}
-    return pd.DataFrame(found), {"columns": columns, "methods": methods, "complete": True, "class_names": names}
+    about = {"columns": columns, "methods": methods, "complete": True, "class_names": names}
+    empty = {"format": 1, "suite": "", "models": {}, "datasets": {}}
+    return pd.DataFrame(found), manifests.parse(empty | about, Path("manifest.json"))
 
 
 def only(report):
@@ -182,7 +186,7 @@ def test_of_two_methods_the_table_decides(base, rng):
     names, pairs = "abcdef", list(itertools.combinations("abcdef", 2))
     scores = {(name, "mass"): base + k / 40 + rng.normal(0, 0.1, ITEMS) for k, name in enumerate(names)}
     rows, manifest = run(scores | {("noise", "mass"): base - 0.02 + rng.normal(0, 0.1, ITEMS)})
-    (table,) = leaderboard.build(rows, {**manifest, "suite": "s", "title": "t"}).tables
+    (table,) = leaderboard.build(rows, manifest).tables
     cells = {line.method: line.cells[0] for line in table.lines}
     reports = {pair: compare.of_methods((rows, manifest), *pair) for pair in pairs}
     found = {pair: only(report) for pair, report in reports.items()}
@@ -206,12 +210,12 @@ def test_reference_rows_stand_in_a_comparison_as_they_do_in_the_table(base, gain
     mine, manifest = run({("a", "mass"): base + gains})
     theirs, about = run({("b", "mass"): base, ("c", "mass"): base - gains})
     for seed, methods in ((0, {"a", "b", "c"}), (1, {"a"})):
-        monkeypatch.setattr(runs, "reference", lambda *suites: (theirs, about | {"seed": 0, "suite": "s"}))
-        rows, joined = runs.beside_reference((mine, manifest | {"seed": seed, "suite": "s"}))
+        monkeypatch.setattr(runs, "reference", lambda *suites: (theirs, about.but(seed=0)))
+        rows, joined = runs.beside_reference((mine, manifest.but(seed=seed)))
         assert set(rows["method"]) == methods
-        board = leaderboard.build(mine, manifest | {"seed": seed, "suite": "s"}, runs.reference())
+        board = leaderboard.build(mine, manifest.but(seed=seed), runs.reference())
         assert {line.method for table in board.tables for line in table.lines} == methods
-    rows, joined = runs.beside_reference((mine, manifest | {"seed": 0, "suite": "s"}))
+    rows, joined = runs.beside_reference((mine, manifest.but(seed=0)))
     report = compare.of_methods((rows, joined), "a", "b")
     assert only(report).together == 3
     assert report.notes == ["b is not in the run: its rows are the committed reference's"]
@@ -300,7 +304,7 @@ def test_two_runs_of_other_items_classes_and_models(old, base):
     rows, manifest = run(new, model="retrained")
     rows.loc[rows["item"] == "i0007", "target"] = 9
     rows.loc[(rows["item"] == "i0008") & (rows["method"] == "lrp"), "status"] = "not_applicable"
-    report = compare.of_runs((rows, manifest | {"complete": False}), run(old))
+    report = compare.of_runs((rows, manifest.but(complete=False)), run(old))
     lrp = next(f for f in report.findings if f.figure.methods[0] == "lrp")
     assert lrp.figure.models == ("retrained", "net")
     wanted = {"in one run only": 3, "another class explained": 1, "became NaN": 1, "no value in one run or both": 1}
@@ -414,8 +418,8 @@ def test_a_sheet_shows_the_items_that_differ_most(tiny_suite, tmp_path, drawn):
     (sheet,) = drawn
     assert len(sheet) == 5
     gallery = Store(done.folder).gallery()
-    prefixes = {f"{d.figure.models[0]}|{d.figure.column.dataset}|{d.item}|" for d in differences[:5]}
-    assert not prefixes <= set(gallery)  # more than the run kept
+    pictured = {Key(d.figure.models[0], d.figure.column.dataset, d.item) for d in differences[:5]}
+    assert not pictured <= set(gallery)  # more than the run kept
     names = registry.dataset("tiny_pictures")().classes.names
     for difference, row in zip(differences, sheet, strict=False):
         dataset, target = difference.figure.column.dataset, names.index(difference.target)
@@ -462,14 +466,14 @@ def test_values_that_have_changed_since_are_said(tiny_suite, tmp_path):
     older = compare.of_methods((moved.assign(cache_key="older"), done.manifest), "tiny_cam", "tiny_gradient")
     said = comparisons.to_sheet(older, (done.folder,) * 2, compare.differing(older, "tiny_mass"), 3, tmp_path / "s.png")
     assert "(3 values differ from the run's: they were computed by other code, libraries, weights, pictures or settings" in said
-    there = compare.of_methods((moved, done.manifest | {"device": "cuda:0"}), "tiny_cam", "tiny_gradient")
+    there = compare.of_methods((moved, done.manifest.but(device="cuda:0")), "tiny_cam", "tiny_gradient")
     said = comparisons.to_sheet(there, (done.folder,) * 2, compare.differing(there, "tiny_mass"), 3, tmp_path / "s.png")
     assert "(3 values differ from the run's: they were computed on cuda:0, and here on the CPU)" in said
 
 
 def test_runs_of_other_settings_say_so(old):
-    (rows, manifest), more = run(old), {"seed": 0, "device": "cpu"}
-    sides = [(rows, manifest | more | change) for change in ({}, {"seed": 1, "device": "cuda:0"})]
+    rows, manifest = run(old)
+    sides = [(rows, manifest.but(seed=seed, device=device)) for seed, device in ((0, "cpu"), (1, "cuda:0"))]
     notes = compare.of_runs(sides[1], sides[0]).notes
     assert "the old run has seed 0, the new one 1: whatever is drawn at random differs too" in notes
     assert "the old run has device cpu, the new one cuda:0: values differ by rounding too" in notes
@@ -494,27 +498,27 @@ def test_where_nothing_has_changed_nothing_is_said_to_have(metric, tiny_suite, t
 def test_a_merged_run_shows_what_its_gallery_keeps(tiny_suite, tmp_path, drawn):
     parts = [workflow.run(tiny_suite, Selection(methods=[m]), out=tmp_path / m).folder for m in ("tiny_cam", "tiny_gradient")]
     merged = runs.merge(parts, tmp_path / "merged")
-    assert merged[1]["request"] is None
+    assert merged[1].local.request is None
     report = compare.of_methods(merged, "tiny_cam", "tiny_gradient")
     differences = compare.differing(report, "tiny_mass")
     said = comparisons.to_sheet(report, (tmp_path / "merged",) * 2, differences, 3, tmp_path / "sheet.png")
     assert said.startswith("3 of the items that the run's gallery keeps, for none can be explained again here: the run is merged")
     gallery = Store(tmp_path / "merged").gallery()
-    kept = [d for d in differences if f"tiny_net|{d.figure.column.dataset}|{d.item}|" in gallery]
+    kept = [d for d in differences if Key("tiny_net", d.figure.column.dataset, d.item) in gallery]
     assert len(kept) < len(differences)
     assert [row[0][0] for row in drawn[0]] == [f"{d.item}\n{d.target}" for d in kept[:3]]
-    key = f"tiny_net|{kept[0].figure.column.dataset}|{kept[0].item}|"
-    assert (drawn[0][0][1][1] == pictures.overlay(gallery[key], gallery[key + "tiny_cam"])).all()
+    key = Key("tiny_net", kept[0].figure.column.dataset, kept[0].item)
+    assert (drawn[0][0][1][1] == pictures.overlay(gallery[key], gallery[key.of("tiny_cam")])).all()
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda m: m["request"]["plugins"].update({"absent.py": "x"}), "absent.py"),
-        (lambda m: m["request"]["suite"].update(more=1), "the run's request is of another version of xbench"),
-        (lambda m: m["request"]["selection"].update(datasets=["tiny_pictures(n=3)"]), "last request had no tiny_mass on tiny_pict"),
-        (lambda m: m["request"]["suite"]["tracks"][0].update(target="prediction"), "has another protocol at hand than in"),
-        (lambda m: m["request"]["selection"].update(limit=1), "cannot be explained any more"),
+        (lambda m: m.local.request.plugins.update({"absent.py": "x"}), "absent.py"),
+        (lambda m: m.local.request.suite.update(more=1), "the run's request is of another version of xbench"),
+        (lambda m: m.local.request.selection.update(datasets=["tiny_pictures(n=3)"]), "last request had no tiny_mass on tiny_pict"),
+        (lambda m: m.local.request.suite["tracks"][0].update(target="prediction"), "has another protocol at hand than in"),
+        (lambda m: m.local.request.selection.update(limit=1), "cannot be explained any more"),
     ],
 )
 def test_what_is_not_at_hand_is_named(tiny_suite, tmp_path, change, why):

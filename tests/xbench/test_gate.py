@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xbench import gate, keys, manifests, pairing
+from xbench import gate, keys, manifests, pairing, recording
 from xbench.errors import XbenchError
 from xbench.gate import Margins
+from xbench.manifests import Local, Stamp, Wanted
 from xbench.report import verdicts
 from xbench.store import SCHEMA
 
@@ -43,8 +44,14 @@ def run(scores, model="net", items=200, protocol="p", **changes):
         for _, metric in scores
     }
     methods = {method: {"control": method == "random"} for method, _ in scores}
-    manifest = {"columns": columns, "methods": methods, "models": {model: {}}, "complete": True, "seed": 0}
+    about = {"columns": columns, "methods": methods, "models": {model: {}}, "complete": True, "seed": 0}
+    manifest = manifests.parse({"format": 1, "suite": "s", "datasets": {}} | about, Path("manifest.json"))
     return pd.DataFrame(found), manifest
+
+
+def with_digest(manifest, digest):
+    """A manifest that says it of the network's weights."""
+    return manifest.but(models={name: about.model_copy(update={"digest": digest}) for name, about in manifest.models.items()})
 
 
 def without(old, share, status="not_applicable", method="lrp"):
@@ -147,7 +154,7 @@ def test_a_renamed_model_takes_the_place_of_the_only_other(old):
 def test_a_network_trained_anew_has_its_own_margin(old, rng):
     new = {key: values + (0.25 if key[1] == "deletion" else -0.25) * values.std() for key, values in old.items()}
     rows, manifest = run(old)
-    weights = [manifest | {"models": {"net": {"digest": digest}}} for digest in "ab"]
+    weights = [with_digest(manifest, digest) for digest in "ab"]
     assert judge((rows, weights[0]), (run(new)[0], weights[0])).verdict == "regression"
     assert judge((rows, weights[0]), (run(new)[0], weights[1])).verdict == "pass"
     assert judge((rows, weights[0]), (run(new)[0], weights[1]), margins=Margins(retrained=0.2)).verdict == "regression"
@@ -233,7 +240,7 @@ def test_the_share_that_may_be_lost_is_stated(old):
 
 def test_a_network_trained_anew_may_predict_other_classes(old):
     rows, manifest = run(old)
-    anew = manifest | {"models": {"net": {"digest": "b"}}}
+    anew = with_digest(manifest, "b")
     for share, passes in ((0.3, True), (0.41, False)):
         moved = rows.assign(target=rows["target"].where(rows["item"] >= f"i{round(200 * share):04}", 9))
         report = judge((rows, manifest), (moved, anew))
@@ -245,19 +252,19 @@ def test_a_network_trained_anew_may_predict_other_classes(old):
 
 def test_a_baseline_with_less_in_it_is_no_pass(old):
     rows, manifest = run(old)
-    said = {name: about for name, about in manifest["methods"].items() if name != "lrp"}
+    said = {name: about for name, about in manifest.methods.items() if name != "lrp"}
     less = rows[rows["method"] != "lrp"].reset_index(drop=True)
     for baseline, line in [
-        ((less, manifest | {"methods": said}), "lrp, deletion on d, net: the old run lacks this method"),
+        ((less, manifest.but(methods=said)), "lrp, deletion on d, net: the old run lacks this method"),
         ((less, manifest), "lrp: the baseline lists it and has no rows of it"),
         (
             (rows[rows["metric"] != "deletion"].reset_index(drop=True), manifest),
             "deletion on d, net: the old run lacks this column",
         ),
-        ((rows, manifest | {"columns": {"deletionp": manifest["columns"]["deletionp"]}}), "the old run lacks this column"),
+        ((rows, manifest.but(columns={"deletionp": manifest.columns["deletionp"]})), "the old run lacks this column"),
         ((rows[:0], manifest), "net: the old run lacks this model"),
-        ((rows, manifest | {"complete": False}), "the baseline is incomplete"),
-        ((rows, manifest | {"seed": 1}), "the run has seed 0, the baseline 1"),
+        ((rows, manifest.but(complete=False)), "the baseline is incomplete"),
+        ((rows, manifest.but(seed=1)), "the run has seed 0, the baseline 1"),
     ]:
         report = judge(baseline, run(old))
         assert report.exit_code == 2
@@ -266,7 +273,8 @@ def test_a_baseline_with_less_in_it_is_no_pass(old):
 
 def test_a_method_that_one_run_calls_a_control_is_no_pass(old):
     rows, manifest = run(old)
-    hidden = rows, manifest | {"methods": manifest["methods"] | {"lrp": {"control": True}}}
+    control = manifest.methods["lrp"].model_copy(update={"control": True})
+    hidden = rows, manifest.but(methods=manifest.methods | {"lrp": control})
     for sides, was, now in (((hidden, run(old)), "control", "method"), ((run(old), hidden), "method", "control")):
         report = judge(*sides)
         assert report.exit_code == 2
@@ -277,9 +285,9 @@ def test_a_method_that_one_run_calls_a_control_is_no_pass(old):
 def test_vectors_may_be_lost_too(old):
     """Where a run has no vector at all, nobody knows how long one is."""
     rows, manifest = run(old)
-    columns = {key: about | {"reduce": "best"} for key, about in manifest["columns"].items()}
+    columns = {key: about.model_copy(update={"reduce": "best"}) for key, about in manifest.columns.items()}
     rows = rows.assign(vector=[np.array([v, v / 2]) for v in rows["value"]], value=np.nan)
-    full = rows, manifest | {"columns": columns}
+    full = rows, manifest.but(columns=columns)
     assert judge(full, full).verdict == "pass"
     none = rows.assign(status="unreadable", vector=None), full[1]
     assert {judge(full, none).exit_code, judge(none, full).exit_code} == {2}
@@ -303,11 +311,19 @@ def test_a_baseline_of_no_common_items_cannot_be_judged(old):
 
 def test_an_incomplete_or_stale_run_is_refused(old, tmp_path):
     rows, manifest = run(old)
-    assert "incomplete" in judge(run(old), (rows, manifest | {"complete": False})).problems[0]
+    assert "incomplete" in judge(run(old), (rows, manifest.but(complete=False))).problems[0]
     source = tmp_path / "method.py"
     source.write_text("old")
-    rules = {str(path.resolve()): manifests._stamp(path) for path in keys.rule_files()}
-    stale = manifest | {"folder": str(Path.cwd()), "inputs": rules | {str(source): [3, 0, "x"]}, "libraries": {}}
+    rules = {str(path.resolve()): recording._stamp(path) for path in keys.rule_files()}
+    local = Local(
+        request=None,
+        wanted=Wanted(columns=[], methods=[], models=[], items={}),
+        unlisted=[],
+        inputs=rules | {str(source): Stamp(3, 0, "x")},
+        machine={},
+        folder=str(Path.cwd()),
+    )
+    stale = manifest.but(local=local)
     report = gate.judge(run(old), (rows, stale))
     assert (report.exit_code, report.judgements) == (2, [])
     assert f"{source} has changed" in report.problems[0]

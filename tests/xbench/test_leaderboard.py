@@ -1,11 +1,12 @@
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from xbench import groups, leaderboard, published, runs, validation, workflow
+from xbench import groups, leaderboard, manifests, published, runs, validation, workflow
 from xbench.errors import XbenchError
 from xbench.filters import Filter
 from xbench.report import heads, html, latex, tables
@@ -31,6 +32,18 @@ MANIFEST = {
     },
     "models": {"net": {"card": "A net."}},
 }
+
+
+def described(about):
+    """The manifest that a dict says, with what a leaderboard does not ask for."""
+    return manifests.parse({"format": 1, "complete": True, "datasets": {}} | about, Path("manifest.json"))
+
+
+def build(found, about, reference=None, asked=None):
+    """The leaderboard of rows and of a manifest or what it says."""
+    if reference is not None:
+        reference = reference[0], described(reference[1])
+    return leaderboard.build(found, described(about) if isinstance(about, dict) else about, reference, asked)
 
 
 def rows(values: dict[tuple[str, str], np.ndarray], grids=None) -> pd.DataFrame:
@@ -78,7 +91,7 @@ def values():
 
 @pytest.fixture
 def board(values):
-    return leaderboard.build(rows(values, {"pixels": "32x32"}), MANIFEST)
+    return build(rows(values, {"pixels": "32x32"}), MANIFEST)
 
 
 def cell(board, method, column):
@@ -112,7 +125,7 @@ def test_marks_say_which_controls_are_not_beaten(board):
 
 def test_nan_is_counted_noted_and_not_ranked(values):
     values["good", "up"] = np.where(np.arange(40) < 3, np.nan, values["good", "up"])
-    board = leaderboard.build(rows(values), MANIFEST)
+    board = build(rows(values), MANIFEST)
     assert (cell(board, "good", "up").nan, cell(board, "good", "up").rank) == (3, None)
     assert cell(board, "weak", "up").rank.shared == 1
     assert any("good on d" in note and "NaN on 3 of 40" in note for note in board.tables[0].notes)
@@ -120,7 +133,7 @@ def test_nan_is_counted_noted_and_not_ranked(values):
 
 def test_fewer_items_are_noted_and_not_ranked(values):
     values["good", "up"] = values["good", "up"][:10]
-    board = leaderboard.build(rows(values), MANIFEST)
+    board = build(rows(values), MANIFEST)
     assert (cell(board, "good", "up").missing, cell(board, "good", "up").rank) == (30, None)
     assert any("only 10 of 40" in note for note in board.tables[0].notes)
 
@@ -134,7 +147,7 @@ def test_reference_rows_fill_in_what_the_run_lacks(values):
     mine = rows({key: v for key, v in values.items() if key[0] == "weak"})
     other = rows(values)
     other_protocol = rows({("good", "elsewhere"): values["good", "up"]})
-    board = leaderboard.build(mine, MANIFEST, (pd.concat([other, other_protocol]), MANIFEST))
+    board = build(mine, MANIFEST, (pd.concat([other, other_protocol]), MANIFEST))
     (table,) = board.tables
     assert {line.method: line.source for line in table.lines} == {
         "weak": "run",
@@ -149,7 +162,7 @@ def test_reference_rows_fill_in_what_the_run_lacks(values):
 
 def test_a_limited_run_is_compared_with_the_reference_on_its_own_items(values):
     mine = rows({key: v[:10] for key, v in values.items() if key[0] == "weak"})
-    board = leaderboard.build(mine, MANIFEST, (rows(values), MANIFEST))
+    board = build(mine, MANIFEST, (rows(values), MANIFEST))
     assert {c.items for c in board.tables[0].columns} == {10}
     assert cell(board, "good", "up").estimate.n == 10
     assert (cell(board, "weak", "up").rank.place, cell(board, "weak", "up").rank.shared) == (2, 1)  # 5 photographs cannot tell
@@ -191,7 +204,7 @@ def test_terminal_leaves_intervals_out_where_it_is_narrow(board):
 
 def test_the_first_rank_is_seen_in_every_form(values):
     values["weak", "up"] = values["good", "up"] + 0.001 * np.cos(np.arange(40))
-    board = leaderboard.build(rows(values), MANIFEST)
+    board = build(rows(values), MANIFEST)
     assert [cell(board, m, "up").best for m in ("good", "weak", "noise")] == [True, True, False]
     assert [cell(board, m, "down").best for m in ("good", "weak")] == [True, False]
     good, weak = (number(cell(board, m, "up").estimate.mean) for m in ("good", "weak"))
@@ -212,13 +225,13 @@ def test_the_first_rank_is_seen_in_every_form(values):
 
 def test_signs_that_do_not_occur_are_not_explained(values):
     values["weak", "up"], values["pixels", "up"] = values["good", "up"] - 0.1, values["noise", "up"] - 0.1
-    board = leaderboard.build(rows({k: v for k, v in values.items() if k[1] == "up"}), MANIFEST)
+    board = build(rows({k: v for k, v in values.items() if k[1] == "up"}), MANIFEST)
     assert [sign for sign in leaderboard.LEGEND if sign in tables.to_markdown(board)] == []
 
 
 def test_the_footer_says_where_rows_come_from_once(values):
     about = {"suite_version": "3", "xbench": "0.1.0", "seed": 7, "dtype": "float32", "batch_size": {"d": 8, "e": 8, "f": 4}}
-    board = leaderboard.build(rows(values), MANIFEST | about)
+    board = build(rows(values), MANIFEST | about)
     line = "suite t 3, xbench 0.1.0, seed 7, float32, batches of 8 (d, e), batches of 4 (f)"
     assert tables.origins(board) == [line]
     for text in (tables.to_markdown(board), latex.to_latex(board).replace(r"\_", "_")):
@@ -231,16 +244,16 @@ def test_the_footer_says_where_rows_come_from_once(values):
 
 def test_reference_rows_are_marked_and_their_origin_named(values):
     mine = rows({key: v for key, v in values.items() if key[0] == "weak"})
-    board = leaderboard.build(mine, MANIFEST, (rows(values), MANIFEST | {"suite_version": "9"}))
+    board = build(mine, MANIFEST, (rows(values), MANIFEST | {"suite_version": "9"}))
     assert "`good` (ref)" in tables.to_markdown(board)
     assert "good (ref)" in terminal(board)
     assert tables.origins(board) == ["suite t", "reference rows (ref): suite t 9"]
     more = rows({key: v for key, v in values.items() if key in (("weak", "up"), ("weak", "down"), ("good", "down"))})
-    mixed = leaderboard.build(more, MANIFEST, (rows(values), MANIFEST))
+    mixed = build(more, MANIFEST, (rows(values), MANIFEST))
     (good,) = (line for line in mixed.tables[0].lines if line.method == "good")
     assert (good.source, [cell.source for cell in good.cells]) == ("run", ["reference", "run"])
     assert "good on d, insertion(steps=exact(10)): reference rows" in mixed.tables[0].notes
-    alone = leaderboard.build(rows(values), MANIFEST, (rows(values), MANIFEST))
+    alone = build(rows(values), MANIFEST, (rows(values), MANIFEST))
     assert tables.origins(alone) == ["suite t"]  # nothing came from there
 
 
@@ -248,10 +261,10 @@ def test_reference_rows_of_another_seed_or_of_other_weights_are_left_out(values)
     """They share the protocol, but not what is drawn at random, nor the network."""
     mine = rows({key: v for key, v in values.items() if key[0] != "good"})
     about = MANIFEST | {"seed": 0, "models": {"net": {"digest": "a"}}}
-    beside = leaderboard.build(mine, about, (rows(values), about))
+    beside = build(mine, about, (rows(values), about))
     assert [line.source for line in beside.tables[0].lines if line.method == "good"] == ["reference"]
     for change, why in (({"seed": 1}, "seed 1, not 0"), ({"models": {"net": {"digest": "b"}}}, "other weights of net")):
-        board = leaderboard.build(mine, about, (rows(values), about | change))
+        board = build(mine, about, (rows(values), about | change))
         assert {line.source for line in board.tables[0].lines} == {"run"}
         assert "good" not in {line.method for line in board.tables[0].lines}
         assert f"net: the reference has {why}; its rows are left out" in board.notes
@@ -264,14 +277,14 @@ def test_several_suites_have_an_origin_and_a_reference_each(tiny_suite, tmp_path
     two = workflow.run(tiny_suite.model_copy(update={"name": "other", "seed": 5, "tracks": tracks}), out=tmp_path / "two")
     _, manifest = runs.read_all([one.folder, two.folder])
     assert runs.suites(manifest) == ["tiny", "other"]
-    assert [origin["seed"] for origin in manifest["origins"]] == [0, 5]
+    assert [origin.seed for origin in manifest.origins] == [0, 5]
     _, again = runs.join([runs.read(one.folder), (two.rows, manifest)])
-    assert again["origins"] == manifest["origins"]
-    assert "origins" not in runs.read_all([one.folder, one.folder])[1]
+    assert again.origins == manifest.origins
+    assert not runs.read_all([one.folder, one.folder])[1].origins
     assert runs.suites(one.manifest) == ["tiny"]
     assert runs.reference("tiny", "other") is None
     (found, about), (both, _) = runs.reference("quick"), runs.reference("tiny", "quick")
-    assert about["suite"] == "quick"
+    assert about.suite == "quick"
     assert len(found) == len(both) > 1000
 
 
@@ -303,20 +316,20 @@ def many(values):
     ],
 )
 def test_filters(many, asked, columns, models):
-    board = leaderboard.build(many, MORE, asked=asked)
+    board = build(many, MORE, asked=asked)
     assert [table.model for table in board.tables] == models
     assert {tuple(column.key for column in table.columns) for table in board.tables} == {tuple(columns)}
 
 
 def test_controls_stay_and_ranks_are_of_those_shown(many):
-    (table,) = leaderboard.build(many, MORE, asked=Filter(methods=["weak"], models=["net"])).tables
+    (table,) = build(many, MORE, asked=Filter(methods=["weak"], models=["net"])).tables
     assert [line.method for line in table.lines] == ["weak", "noise", "pixels", "truth"]
     assert table.lines[0].mean_rank == 1
 
 
 def test_a_filter_keeps_to_reference_rows_too(values):
     mine = rows({key: v for key, v in values.items() if key[0] == "weak"})
-    board = leaderboard.build(mine, MANIFEST, (rows(values), MANIFEST), Filter(methods=["good"]))
+    board = build(mine, MANIFEST, (rows(values), MANIFEST), Filter(methods=["good"]))
     assert {line.method: line.source for line in board.tables[0].lines}["good"] == "reference"
     assert "weak" not in [line.method for line in board.tables[0].lines]
 
@@ -334,18 +347,18 @@ def test_a_filter_keeps_to_reference_rows_too(values):
 )
 def test_unknown_names_are_errors(many, asked, message):
     with pytest.raises(XbenchError, match=message):
-        leaderboard.build(many, MORE, asked=asked)
+        build(many, MORE, asked=asked)
 
 
 def test_nothing_left_is_an_error(many):
     only_net = many[(many["model"] == "net") | (many["metric"] != "hit")]
     with pytest.raises(XbenchError, match="nothing is left"):
-        leaderboard.build(only_net, MORE, asked=Filter(models=["vit"], metrics=["hit"]))
+        build(only_net, MORE, asked=Filter(models=["vit"], metrics=["hit"]))
 
 
 def test_an_old_manifest_knows_no_groups(board, values):
     with pytest.raises(XbenchError, match=r"which group insertion\(steps=exact\(10\)\) on d is.*--metrics"):
-        leaderboard.build(rows(values), MANIFEST, asked=Filter(group="faithfulness"))
+        build(rows(values), MANIFEST, asked=Filter(group="faithfulness"))
 
 
 def test_superseded_versions_are_left_out_with_a_note(values):
@@ -353,21 +366,21 @@ def test_superseded_versions_are_left_out_with_a_note(values):
     about = MANIFEST["columns"]["up"]
     columns = {"old": about | {"version": "9", "dataset": "d(n=3)"}, "new": about | {"version": "10"}}
     both = pd.concat([old, new], ignore_index=True)
-    board = leaderboard.build(both, MANIFEST | {"columns": columns})
+    board = build(both, MANIFEST | {"columns": columns})
     assert [column.key for column in board.tables[0].columns] == ["new"]
     assert any("version 9 is superseded by version 10 and left out" in note for note in board.notes)
     # Other parameters are another metric, and a version that no row is of supersedes nothing.
     other = columns | {"new": about | {"version": "10", "metric": "insertion"}}
-    assert len(leaderboard.build(both, MANIFEST | {"columns": other}).tables[0].columns) == 2
-    assert [c.key for c in leaderboard.build(old, MANIFEST | {"columns": columns}).tables[0].columns] == ["old"]
+    assert len(build(both, MANIFEST | {"columns": other}).tables[0].columns) == 2
+    assert [c.key for c in build(old, MANIFEST | {"columns": columns}).tables[0].columns] == ["old"]
 
 
 def test_published_figures_stand_apart(values, monkeypatch):
     figure = published.Figure("Good", "VGG", "D", "insertion", 99.5, "%", "petsiuk2018rise", "Table 1", "[P:paper]")
-    plain = leaderboard.build(rows(values), MANIFEST)
+    plain = build(rows(values), MANIFEST)
     assert not any("published" in form(plain) for form in (tables.to_markdown, terminal, latex.to_latex))
     monkeypatch.setattr(published.Published, "by_ids", lambda _: {("good", "d", "insertion"): [figure]})
-    board = leaderboard.build(rows(values), MANIFEST)
+    board = build(rows(values), MANIFEST)
     text = "insertion 99.5 % (VGG; petsiuk2018rise [P])"
     assert tables.figures(board.tables[0].lines[0], board.tables[0]) == text
     assert tables.figures(board.tables[0].lines[1], board.tables[0]) == ""
@@ -391,7 +404,7 @@ def test_agreement_is_in_every_form(values):
     columns = {f"{key} e": about | {"dataset": "e"} for key, about in manifest["columns"].items()}
     manifest = manifest | {"columns": manifest["columns"] | columns}
     elsewhere = found.assign(model="vit", dataset="e", protocol_key=found["protocol_key"] + " e")
-    board = leaderboard.build(pd.concat([found, elsewhere], ignore_index=True), manifest)
+    board = build(pd.concat([found, elsewhere], ignore_index=True), manifest)
     (up, down) = board.across
     assert up.blocks == [(("net",), "d"), (("vit",), "e")]
     assert list(up.mean_ranks) == ["good", "third", "weak"]
@@ -414,10 +427,10 @@ def test_runs_merge_and_an_unfinished_one_says_so(tiny_suite, tmp_path):
     one = workflow.run(tiny_suite.model_copy(update={"methods": ["tiny_cam"], "controls": []}), out=tmp_path / "one")
     two = workflow.run(tiny_suite.model_copy(update={"methods": ["tiny_gradient"], "controls": []}), out=tmp_path / "two")
     merged, manifest = runs.read_all([one.folder, two.folder])
-    board = leaderboard.build(merged, manifest)
+    board = build(merged, manifest)
     assert {line.method for line in board.tables[0].lines} == {"tiny_cam", "tiny_gradient"}
     assert len(board.tables[0].columns) == 3
-    unfinished = leaderboard.build(merged, manifest | {"complete": False})
+    unfinished = build(merged, manifest.but(complete=False))
     assert unfinished.notes[0].startswith("INCOMPLETE")
 
 
@@ -427,14 +440,14 @@ def test_what_applies_to_nothing_has_no_line_but_a_note(values):
         method="elsewhere", status="not_applicable", value=np.nan, reason="needs attention"
     )
     manifest = MANIFEST | {"methods": MANIFEST["methods"] | {"elsewhere": {"control": False}}}
-    board = leaderboard.build(pd.concat([found, more], ignore_index=True), manifest)
+    board = build(pd.concat([found, more], ignore_index=True), manifest)
     (table,) = board.tables
     assert "elsewhere" not in [line.method for line in table.lines]
     assert table.inapplicable == {"needs attention": ["elsewhere"]}
     assert "elsewhere not applicable: needs attention" in table.notes
     # A single figure brings the line back.
     more.loc[more.index[:1], ["status", "value"]] = ["ok", 0.3]
-    (table,) = leaderboard.build(pd.concat([found, more], ignore_index=True), manifest).tables
+    (table,) = build(pd.concat([found, more], ignore_index=True), manifest).tables
     assert "elsewhere" in [line.method for line in table.lines]
 
 
@@ -465,7 +478,7 @@ def grouped(names=tuple(FIVE)):
 
 
 def test_columns_stand_by_group_and_keep_their_order_within():
-    board = leaderboard.build(*grouped())
+    board = build(*grouped())
     (table,) = board.tables
     assert [column.key for column in table.columns] == ["up", "down", "hit", "rank", "random", "again", "small"]
     assert [column.group for column in table.columns] == ["faithfulness"] * 2 + ["localization"] * 2 + GROUPS[2:]
@@ -484,11 +497,11 @@ def test_a_column_that_is_another_by_definition_counts_once():
     found, manifest = grouped(("up", "hit", "rank"))
     again = found["protocol_key"] == "rank"
     found.loc[again, "value"] = found.loc[found["protocol_key"] == "hit", "value"].to_numpy()
-    board = leaderboard.build(found, manifest)
+    board = build(found, manifest)
     (table,) = board.tables
     assert [column.repeats for column in table.columns] == ["", "", "hit"]
     without, single = grouped(("up", "hit"))
-    (other,) = leaderboard.build(without, single).tables
+    (other,) = build(without, single).tables
     assert {line.method: line.mean_rank for line in table.lines} == {line.method: line.mean_rank for line in other.lines}
     assert (table.agreement.w, table.agreement.tau[0][:2]) == (other.agreement.w, other.agreement.tau[0])
     assert np.isnan(table.agreement.tau[2]).all()
@@ -496,7 +509,7 @@ def test_a_column_that_is_another_by_definition_counts_once():
     note = "relevance_rank on d is the same number as hit for every method and item"
     assert any(note in text for text in table.notes)
     found.loc[again & (found["method"] == "weak") & (found["item"] == "i3"), "value"] += 0.01
-    assert leaderboard.build(found, manifest).tables[0].columns[2].repeats == ""
+    assert build(found, manifest).tables[0].columns[2].repeats == ""
 
 
 def guessing(correct, target=None, policy="label", classes=10):
@@ -506,7 +519,7 @@ def guessing(correct, target=None, policy="label", classes=10):
     found["correct"], found["target_policy"] = np.asarray(correct)[place], policy
     found["target"] = (np.arange(len(correct)) % classes if target is None else np.asarray(target))[place]
     found["cluster"] = found["item"]
-    return leaderboard.build(found, MANIFEST | {"models": {"net": {"digest": "x", "card": "", "classes": classes}}})
+    return build(found, MANIFEST | {"models": {"net": {"digest": "x", "card": "", "classes": classes}}})
 
 
 def test_a_network_that_guesses_is_said_above_its_table():
@@ -518,7 +531,7 @@ def test_a_network_that_guesses_is_said_above_its_table():
     assert all(text in " ".join(form.split()) for form in shown)
     assert shown[0].index("WARNING") < shown[0].index("good")
     assert shown[1].index("WARNING") < shown[1].index("`good`")
-    page = html.render(board, pd.DataFrame(columns=list(SCHEMA.names)), MANIFEST | {"models": {"net": {"card": ""}}}, {})
+    page = html.render(board, pd.DataFrame(columns=list(SCHEMA.names)), described(MANIFEST | {"models": {"net": {"card": ""}}}), {})
     assert page.index(text) < page.index("<code>good</code>")
 
 
@@ -532,29 +545,31 @@ def test_what_is_chance():
     assert not guessing(np.ones(3, bool), classes=2).tables[0].quality[0].guesses  # too few to say
     assert not guessing(np.arange(40) % 10 == 0, policy="prediction", classes=1000).tables[0].quality[0].guesses
     assert guessing(np.zeros(40, bool), policy="prediction", classes=1000).tables[0].quality[0].guesses
-    (quality,) = leaderboard.build(rows({("good", "up"): np.ones(4)}), MANIFEST).tables[0].quality
+    (quality,) = build(rows({("good", "up"): np.ones(4)}), MANIFEST).tables[0].quality
     assert (quality.chance, quality.guesses) == (None, False)  # an older manifest does not say how many classes there are
 
 
 def test_columns_of_an_unknown_group_come_last():
-    columns = {"old": {}, "other": {"group": "beauty"}, "small": {"group": "complexity"}, "older": {"group": "ground_truth"}}
+    said = {"old": {}, "other": {"group": "beauty"}, "small": {"group": "complexity"}, "older": {"group": "ground_truth"}}
+    about = MANIFEST["columns"]["up"]
+    columns = described(MANIFEST | {"columns": {key: about | group for key, group in said.items()}}).columns
     assert list(groups.arranged(columns)) == ["older", "small", "old", "other"]
-    assert [groups.of(about) for about in columns.values()] == ["", "beauty", "complexity", "localization"]
+    assert [about.group for about in columns.values()] == ["", "beauty", "complexity", "localization"]
 
 
 def test_a_group_is_asked_for_by_its_name_of_today():
-    (table,) = leaderboard.build(*grouped(), asked=Filter(group="localization")).tables
+    (table,) = build(*grouped(), asked=Filter(group="localization")).tables
     assert [column.key for column in table.columns] == ["hit", "rank"]
 
 
 def test_one_group_is_not_named():
-    board = leaderboard.build(*grouped(["up", "down"]))
+    board = build(*grouped(["up", "down"]))
     for text in (tables.to_markdown(board), terminal(board), terminal(board, 60), latex.to_latex(board)):
         assert "faithfulness" not in text
 
 
 def test_markdown_names_groups_over_columns_or_has_a_table_for_each(monkeypatch):
-    board = leaderboard.build(*grouped())
+    board = build(*grouped())
     (head,) = (line for line in tables.to_markdown(board).splitlines() if line.startswith("| method"))
     assert "| *faithfulness*<br>insertion ↑<br>d | *faithfulness*<br>deletion ↓<br>d | *localization*<br>hit ↑<br>d |" in head
     monkeypatch.setattr(tables, "WIDEST", 6)
@@ -573,7 +588,7 @@ def test_markdown_names_groups_over_columns_or_has_a_table_for_each(monkeypatch)
 
 
 def test_the_terminal_has_a_table_for_each_group_where_all_do_not_fit():
-    board = leaderboard.build(*grouped())
+    board = build(*grouped())
     whole = terminal(board, 160)
     assert whole.count("method ") == 1
     assert whole.index("faithfulness") < whole.index("localization") < whole.index("complexity")
@@ -588,7 +603,7 @@ def test_the_terminal_has_a_table_for_each_group_where_all_do_not_fit():
 
 
 def test_complexity_ranks_nothing():
-    board, without = (leaderboard.build(*grouped(names)) for names in (tuple(FIVE), [key for key in FIVE if key != "small"]))
+    board, without = (build(*grouped(names)) for names in (tuple(FIVE), [key for key in FIVE if key != "small"]))
     found = [cell(board, method, "small") for method in ("good", "weak", "third")]
     assert [(c.rank, c.mark, c.best, c.against) for c in found] == [(None, "", False, [])] * 3
     assert found[0].estimate.n == 40
@@ -609,19 +624,19 @@ def test_complexity_is_in_no_test_across_datasets():
     manifest = manifest | {"columns": manifest["columns"] | columns}
     elsewhere = found.assign(dataset="e", protocol_key=found["protocol_key"] + " e")
     both = pd.concat([found, elsewhere], ignore_index=True)
-    tested = {test.metric for test in leaderboard.build(both, manifest).across}
+    tested = {test.metric for test in build(both, manifest).across}
     assert tested == {metric for metric, group in FIVE.values() if group != "complexity"}
 
 
 def test_there_is_no_agreement_of_a_column_with_complexity_alone():
-    board = leaderboard.build(*grouped(["small", "up"]))
+    board = build(*grouped(["small", "up"]))
     assert board.tables[0].agreement is None
     assert board.tables[0].lines[0].mean_rank == 1
-    alone = leaderboard.build(*grouped(["small"]))
+    alone = build(*grouped(["small"]))
     assert {line.mean_rank for line in alone.tables[0].lines} == {None}
     for text in (tables.to_markdown(board), terminal(board), latex.to_latex(board)):
         assert "not whether it is right" in " ".join(text.split())
-    assert "not whether it is right" not in tables.to_markdown(leaderboard.build(*grouped(["up", "hit"])))
+    assert "not whether it is right" not in tables.to_markdown(build(*grouped(["up", "hit"])))
 
 
 VERDICTS = [
@@ -638,13 +653,13 @@ def validated(monkeypatch):
 
 
 def test_verdicts_are_of_a_metrics_version(validated):
-    (table,) = leaderboard.build(*grouped()).tables
+    (table,) = build(*grouped()).tables
     found = {column.key: column.verdict for column in table.columns if column.verdict}
     assert found == {"up": VERDICTS[0], "down": VERDICTS[1], "random": VERDICTS[3]}
 
 
 def test_what_validation_found_is_in_every_form(validated):
-    board = leaderboard.build(*grouped())
+    board = build(*grouped())
     lines = [
         "insertion: orders all plants rightly, least separation 1.2 sd, noise 0.00",
         "deletion: NOT validated: constant < oracle, noise < blur",
@@ -667,7 +682,7 @@ def test_what_validation_found_is_in_every_form(validated):
 
 
 def test_a_metric_that_is_not_valid_is_marked_and_ranks_nothing(validated, monkeypatch):
-    board = leaderboard.build(*grouped())
+    board = build(*grouped())
     assert (cell(board, "good", "down").rank, cell(board, "weak", "down").against) == (None, [])
     assert cell(board, "good", "up").best
     assert board.tables[0].agreement.methods == 3
@@ -677,7 +692,7 @@ def test_a_metric_that_is_not_valid_is_marked_and_ranks_nothing(validated, monke
         assert "§ orders planted maps wrongly" in text
         assert text.count("↑§") == 0
     monkeypatch.setattr(validation, "load", dict)
-    plain = leaderboard.build(*grouped())
+    plain = build(*grouped())
     assert cell(plain, "good", "down").best
     for text in (tables.to_markdown(plain), terminal(plain)):
         assert "§" not in text

@@ -5,15 +5,28 @@ import pandas as pd
 import pytest
 
 from xbench import panels, store
+from xbench.manifests import AboutColumn
 from xbench.panels import STATUSES
 from xbench.store import SCHEMA
 
-ABOUT = {"dataset": "d", "direction": "higher", "chance": "", "protocol": "p"}
+ABOUT = AboutColumn(
+    dataset="d",
+    metric="unused",
+    version="1",
+    direction="higher",
+    range=(0.0, 1.0),
+    chance="",
+    reduce="mean",
+    group="",
+    axes=(),
+    cite="",
+    protocol="p",
+)
 COLUMNS = {
-    "second": {**ABOUT, "metric": "curve", "reduce": "best(2)", "group": "ground_truth"},
-    "first": {**ABOUT, "metric": "mass", "direction": "lower"},
-    "classes": {**ABOUT, "metric": "per_class", "reduce": "class_mean"},
-    "nobody": {**ABOUT, "metric": "unused"},
+    "second": ABOUT.model_copy(update={"metric": "curve", "reduce": "best(2)", "group": "localization"}),
+    "first": ABOUT.model_copy(update={"metric": "mass", "direction": "lower"}),
+    "classes": ABOUT.model_copy(update={"metric": "per_class", "reduce": "class_mean"}),
+    "nobody": ABOUT,
 }
 METRICS = {"first": "mass", "second": "curve", "classes": "per_class"}
 

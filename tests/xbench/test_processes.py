@@ -57,7 +57,7 @@ def test_a_failure_in_a_process_is_one_line(name, what, message, tiny_suite, tin
     suite = tiny_suite.model_copy(update={"methods": [name], "controls": []})
     with pytest.raises(XbenchError, match=message):
         workflow.run(suite, out=tmp_path / "run", plugins=[tiny_plugin, str(path)], workers=2)
-    assert not read(tmp_path / "run")[1]["complete"]
+    assert not read(tmp_path / "run")[1].complete
 
 
 def test_workers_divide_the_threads(tiny_suite, tiny_plugin, tmp_path, monkeypatch):

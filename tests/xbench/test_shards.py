@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from xbench import leaderboard, manifests, runs, submissions, workflow
+from xbench import leaderboard, manifests, recording, runs, submissions, workflow
 from xbench.errors import XbenchError
+from xbench.manifests import Stamp
 from xbench.store import INFORMATIVE, Store
 from xbench.suite import Selection, Track, parse_shard
 
@@ -91,22 +92,23 @@ def test_all_of_a_merged_run_is_judged_and_a_stale_part_shows(suite, tmp_path):
     folders = [workflow.run(suite, Selection(methods=[name]), out=tmp_path / name).folder for name in ("tiny_cam", "tiny_gradient")]
     rows, manifest = runs.merge(folders, tmp_path / "merged")
     assert set(manifests.selected(rows, manifest)["method"]) == {"tiny_cam", "tiny_gradient"}
-    assert not manifests.changed_input(manifest)
+    assert not recording.changed_input(manifest)
     kept = Store(folders[0]).manifest()
-    edited = next(iter(kept["inputs"]))
+    edited = next(iter(kept.local.inputs))
+    inputs = kept.local.inputs | {edited: Stamp(3, 0, "other")}
     stale = (
-        ({"libraries": {"numpy": "1.0"}}, "not 1.0 and "),
-        ({"inputs": {edited: [3, 0, "other"]}}, f"{edited} has changed"),
+        (kept.but(libraries=kept.libraries | {"numpy": "1.0"}), "not 1.0 and "),
+        (kept.but(local=kept.local.model_copy(update={"inputs": inputs})), f"{edited} has changed"),
     )
-    for change, told in stale:
-        Store(folders[0]).write_manifest(kept | {key: kept[key] | value for key, value in change.items()})
-        assert told in manifests.changed_input(runs.merge(folders, tmp_path / "stale")[1])
+    for changed, told in stale:
+        Store(folders[0]).write_manifest(changed)
+        assert told in recording.changed_input(runs.merge(folders, tmp_path / "stale")[1])
 
 
 def test_a_submission_is_no_part_of_a_run(suite, tmp_path):
     folder = workflow.run(suite, Selection(methods=["tiny_cam"]), out=tmp_path / "run").folder
     manifest = Store(folder).manifest()
-    Store(folder).write_manifest({key: value for key, value in manifest.items() if key != "request"})
+    Store(folder).write_manifest(manifest.but(local=None))
     with pytest.raises(XbenchError, match=r"run is a submission.*xbench leaderboard"):
         runs.merge([folder], tmp_path / "merged")
 
@@ -119,7 +121,7 @@ def test_runs_of_different_tracks_merge(suite, tmp_path):
         chosen = Selection(methods=["tiny_cam"], datasets=[spec])
         folders.append(workflow.run(suite, chosen, out=tmp_path / f"part{i}").folder)
     rows, manifest = runs.merge(folders, tmp_path / "merged")
-    assert set(rows["dataset"]) == set(specs) == set(manifest["batch_size"])
+    assert set(rows["dataset"]) == set(specs) == set(manifest.batch_size)
     other = Selection(methods=["tiny_cam"], datasets=specs[:1], batch_size=suite.batch_size + 1)
     more = workflow.run(suite, other, out=tmp_path / "more").folder
     with pytest.raises(XbenchError, match="these runs differ in batch_size"):
@@ -149,8 +151,8 @@ def test_directories_that_make_no_table_together_are_refused(suite, tmp_path):
             with pytest.raises(XbenchError, match=r"one and .* make no table together \(seed 0, not 7\).*xbench compare"):
                 read([one, seeded])
     manifest = Store(copy).manifest()
-    weights = {name: about | {"digest": "another"} for name, about in manifest["models"].items()}
-    Store(copy).write_manifest(manifest | {"models": weights})
+    weights = {name: about.model_copy(update={"digest": "another"}) for name, about in manifest.models.items()}
+    Store(copy).write_manifest(manifest.but(models=weights))
     with pytest.raises(XbenchError, match="other weights of tiny_net"):
         runs.read_all([one, copy])
     Store(copy).write_manifest(manifest)
@@ -178,7 +180,7 @@ def test_a_directory_has_one_seed(suite, tmp_path, monkeypatch):
     with pytest.raises(XbenchError, match=r"run was run with seed 0, not 7; choose another --out, or forget its rows: --fresh"):
         workflow.run(suite, other, out=folder)
     fresh = workflow.run(suite, other, out=folder, fresh=True)
-    assert fresh.manifest["seed"] == 7
+    assert fresh.manifest.seed == 7
     assert workflow.run(suite, other).folder.as_posix() == "results/runs/tiny-seed7"
     assert workflow.run(suite, dataclasses.replace(asked, seed=suite.seed)).folder.as_posix() == "results/runs/tiny"
     np.save(tmp_path / "picture_0.npy", np.eye(8))

@@ -59,3 +59,4 @@ def test_wrong_text_is_named(text):
 def test_split_at_outer_commas():
     assert split("a, b(x, y=c(1, 2)),d") == ["a", "b(x, y=c(1, 2))", "d"]
     assert split(" , ") == []
+    assert split(r'a("x) , y"), b("(\",")') == ['a("x) , y")', r'b("(\",")']  # a quoted text holds what it likes

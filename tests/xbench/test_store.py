@@ -8,7 +8,10 @@ import pytest
 
 from xbench import store as stores
 from xbench.errors import XbenchError
+from xbench.gallery import Key
 from xbench.store import IDENTITY, REPEATED, SCHEMA, Store
+
+PICTURE = Key("net", "d", "a")
 
 
 def row(method="m", item="i", value=1.0, key="k", **more):
@@ -31,13 +34,13 @@ def test_rows_come_back_sorted(store):
 
 
 def test_a_newer_row_supersedes_and_compaction_keeps_one(store):
-    store.write_part("u1", [row(value=1.0, key="old")], {"picture": np.zeros(2, np.float32)})
-    store.write_part("u1", [row(value=2.0, key="new")], {"picture": np.ones(2, np.float32)})
+    store.write_part("u1", [row(value=1.0, key="old")], {PICTURE: np.zeros(2, np.float32)})
+    store.write_part("u1", [row(value=2.0, key="new")], {PICTURE: np.ones(2, np.float32)})
     assert store.rows()["value"].tolist() == [2.0]
     assert store.compact()["value"].tolist() == [2.0]
     assert not list(store.parts.glob("*"))
     assert store.cache_keys() == {"new"}
-    assert store.gallery()["picture"].tolist() == [1.0, 1.0]
+    assert store.gallery()[PICTURE].tolist() == [1.0, 1.0]
 
 
 def test_rows_that_the_plan_wants_win_whatever_their_age(store):

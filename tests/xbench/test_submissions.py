@@ -11,13 +11,13 @@ import pytest
 
 from xbench import leaderboard, runs, submissions, workflow
 from xbench.errors import XbenchError
+from xbench.manifests import Stamp, Submission
 from xbench.registry import registry
 from xbench.report import tables
 from xbench.store import Store
-from xbench.submissions import Submission
 from xbench.suite import Selection, Track
 
-WHO = Submission("lab", "A. Tester", "https://example.org/paper", "first try")
+WHO = Submission(name="lab", by="A. Tester", link="https://example.org/paper", note="first try")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,11 @@ def refused(folder, suite, message):
 
 def edit_manifest(folder, /, **changes):
     store = Store(folder)
-    store.write_manifest(store.manifest() | changes)
+    store.write_manifest(store.manifest().but(**changes))
+
+
+def edit_local(folder, /, **changes):
+    edit_manifest(folder, local=Store(folder).manifest().local.model_copy(update=changes))
 
 
 def edit_rows(folder, change):
@@ -61,7 +65,7 @@ def edit_rows(folder, change):
 
 def test_what_is_kept_names_no_machine_and_is_read_back(done, tiny_suite, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    edit_manifest(done, folder=str(tmp_path))
+    edit_local(done, folder=str(tmp_path))
     folder, rows = submissions.submit(done, WHO, tiny_suite)
     assert folder == Path("results/submissions/tiny/lab")
     assert {p.name for p in folder.iterdir()} == {
@@ -75,10 +79,10 @@ def test_what_is_kept_names_no_machine_and_is_read_back(done, tiny_suite, tmp_pa
     text = (folder / "manifest.json").read_text()
     assert str(tmp_path) not in text
     assert str(Path.home()) not in text
-    who = submissions.read(manifest, folder)
+    who = manifest.submission
     assert (who.name, who.by, who.link, who.note) == ("lab", "A. Tester", "https://example.org/paper", "first try")
     assert pd.Timestamp(who.date).date().isoformat() == who.date
-    assert who.xbench == manifest["xbench"]
+    assert who.xbench == manifest.xbench
     assert who.libraries["torch"]
     assert len(who.code["xbench/maps.py"]) == 64
     assert submissions.verify(folder) == len(rows)
@@ -112,7 +116,7 @@ def test_an_existing_name_is_taken(done, submitted, tiny_suite):
 )
 def test_who_submits(change, message):
     with pytest.raises(XbenchError, match=message):
-        dataclasses.replace(WHO, **change)
+        Submission(**WHO.model_dump() | change)
 
 
 def test_what_was_submitted_before(submitted, tiny_suite, tmp_path):
@@ -143,7 +147,7 @@ def test_whole_tracks_with_chosen_methods_and_models(tiny_suite, tmp_path):
     folder = workflow.run(tiny_suite, chosen, out=tmp_path / "run").folder
     kept, rows = submissions.submit(folder, WHO, tiny_suite, tmp_path / "kept")
     assert set(rows["dataset"]) == {"tiny_pictures(n=3)"}
-    assert list(runs.read(kept)[1]["methods"]) == methods
+    assert list(runs.read(kept)[1].methods) == methods
 
 
 def test_part_of_a_track(tiny_suite, tmp_path):
@@ -159,7 +163,7 @@ def test_only_what_was_asked_for_last(tiny_suite, tmp_path):
     workflow.run(tiny_suite, Selection(methods=["tiny_probe"], limit=2), out=tmp_path / "run")
     folder = workflow.run(tiny_suite, out=tmp_path / "run").folder
     kept, rows = submissions.submit(folder, WHO, tiny_suite, tmp_path / "kept")
-    assert "tiny_probe" not in {*rows["method"], *runs.read(kept)[1]["methods"]}
+    assert "tiny_probe" not in {*rows["method"], *runs.read(kept)[1].methods}
 
 
 def test_controls_stand_beside(tiny_suite, tmp_path):
@@ -199,10 +203,10 @@ def test_another_protocol(done, tiny_suite, tmp_path):
 
 
 def test_another_code(done, tiny_suite, tmp_path):
-    inputs = runs.read(done)[1]["inputs"]
-    edit_manifest(done, inputs=inputs | {next(iter(inputs)): [1, 1, "0" * 64]})
+    inputs = runs.read(done)[1].local.inputs
+    edit_local(done, inputs=inputs | {next(iter(inputs)): Stamp(1, 1, "0" * 64)})
     refused(done, tiny_suite, "not computed by what is here .* has changed.; run it again, then submit")
-    edit_manifest(done, inputs=inputs)  # as of a directory whose rows are older than its manifest
+    edit_local(done, inputs=inputs)  # as of a directory whose rows are older than its manifest
     edit_rows(done, lambda rows: rows.assign(cache_key=rows["cache_key"].where(rows["method"] != "tiny_gradient", "0" * 20)))
     refused(done, tiny_suite, r"tiny_gradient, tiny_\w+ on tiny_pictures.*: not computed by the code at hand; run it again")
 
@@ -212,9 +216,9 @@ def test_maps_that_only_somebody_has(done, tiny_suite, tmp_path):
     (tmp_path / "maps").mkdir()
     for i in range(6):
         np.save(tmp_path / "maps" / f"picture_{i}.npy", np.eye(8))
-    edit_manifest(done, request=None)
+    edit_local(done, request=None)
     workflow.score(tmp_path / "maps", "diagonal", tiny_suite, out=done)
-    edit_manifest(done, request=None)
+    edit_local(done, request=None)
     refused(done, tiny_suite, "unknown method 'diagonal'")
 
 
@@ -339,15 +343,17 @@ def test_rounding_is_no_edit(submitted):
 def test_what_is_no_submission(done, submitted):
     with pytest.raises(XbenchError, match=r"is no submission .*; use: xbench submit RUN"):
         submissions.verify(done)
-    manifest = json.loads((submitted / "manifest.json").read_text())
-    edit_manifest(submitted, submission=manifest["submission"] | {"rank": 1})
-    with pytest.raises(XbenchError, match="is no submission"):
-        submissions.verify(submitted)
-    edit_manifest(submitted, submission=manifest["submission"], complete=False)
+    path = submitted / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for change, message in (({"rank": 1}, "it has submission: rank"), ({"by": " "}, "a submission says who measured")):
+        path.write_text(json.dumps(manifest | {"submission": manifest["submission"] | change}))
+        with pytest.raises(XbenchError, match=f"manifest.json is damaged .{message}"):
+            submissions.verify(submitted)
+    path.write_text(json.dumps(manifest | {"complete": False}))
     with pytest.raises(XbenchError, match="is not complete"):
         submissions.verify(submitted)
-    edit_manifest(submitted, machine={})
-    with pytest.raises(XbenchError, match="holds machine, which is of one machine"):
+    edit_manifest(submitted, local=Store(done).manifest().local)
+    with pytest.raises(XbenchError, match="holds local, which is of one machine"):
         submissions.verify(submitted)
     rows = Store(submitted).rows()
     rows.drop(columns="tie_mass").to_parquet(submitted / "rows.parquet")
@@ -364,7 +370,7 @@ def second(submitted, tmp_path):
     folder = tmp_path / "second"
     shutil.copytree(submitted, folder)
     manifest = Store(folder).manifest()
-    edit_manifest(folder, submission=manifest["submission"] | {"name": "second", "by": "B. Tester"})
+    edit_manifest(folder, submission=manifest.submission.model_copy(update={"name": "second", "by": "B. Tester"}))
     return folder
 
 
@@ -378,10 +384,10 @@ def test_equal_measurements_are_one_line(submitted, second):
     together = lines([submitted, second])
     assert set(together) == set(lines([submitted]))
     _, manifest = submissions.read_all([submitted, second])
-    assert [note.partition(":")[0] for note in manifest["notes"]] == ["lab", "second"]
-    assert "tiny_cam, tiny_gradient, tiny_negated(tiny_cam) measured by B. Tester, 20" in manifest["notes"][1]
-    assert f"with xbench {manifest['xbench']}, " in manifest["notes"][1]
-    assert "(https://example.org/paper; first try)" in manifest["notes"][0]
+    assert [note.partition(":")[0] for note in manifest.notes] == ["lab", "second"]
+    assert "tiny_cam, tiny_gradient, tiny_negated(tiny_cam) measured by B. Tester, 20" in manifest.notes[1]
+    assert f"with xbench {manifest.xbench}, " in manifest.notes[1]
+    assert "(https://example.org/paper; first try)" in manifest.notes[0]
 
 
 def test_unlike_measurements_are_lines_of_their_own(submitted, second):
@@ -401,7 +407,7 @@ def test_vectors_that_differ_are_unlike(tiny_suite, tmp_path):
     suite = tiny_suite.model_copy(update={"tracks": [Track(dataset="tiny_pictures", metrics=["tiny_threshold"], target="label")]})
     folder = workflow.run(suite, out=tmp_path / "run").folder
     one, _ = submissions.submit(folder, WHO, suite, tmp_path / "one")
-    two, _ = submissions.submit(folder, dataclasses.replace(WHO, name="two"), suite, tmp_path / "two")
+    two, _ = submissions.submit(folder, WHO.model_copy(update={"name": "two"}), suite, tmp_path / "two")
     assert set(lines([one, two])) == set(lines([one]))
     edit_rows(
         two, lambda rows: rows.assign(vector=[v * 0.5 if m == "tiny_cam" else v for m, v in zip(rows["method"], rows["vector"])])

@@ -1,7 +1,6 @@
 """Whole runs of the tiny suite: what is reused, what is computed anew, and that nothing changes a bit that should not."""
 
 import dataclasses
-import json
 import os
 import random
 import signal
@@ -15,11 +14,12 @@ import pandas as pd
 import pytest
 import torch
 
-from xbench import gate, keys, manifests, runner, runs, workflow
+from xbench import gate, keys, recording, runner, runs, workflow
 from xbench.api import Outcome
 from xbench.classes import ClassList
 from xbench.data import Sample
 from xbench.errors import XbenchError
+from xbench.manifests import Stamp
 from xbench.registry import registry
 from xbench.report import tables
 from xbench.store import INFORMATIVE, Store, plain
@@ -60,7 +60,7 @@ def test_every_cell_has_its_rows(done):
     assert all(len(v) == 5 for v in curves)
     assert rows[rows["metric"] == "tiny_mass"]["vector"].isna().all()
     assert not list((done.folder / "parts").glob("*"))
-    assert done.manifest["complete"]
+    assert done.manifest.complete
 
 
 def test_values_equal_a_plain_computation(done):
@@ -93,21 +93,24 @@ def test_a_finished_run_answers_without_loading_anything(done, tiny_suite, monke
 
 
 def test_a_changed_input_is_noticed(done, tiny_suite, monkeypatch):
-    manifest = json.loads((done.folder / "manifest.json").read_text())
-    assert not manifests.changed_input(manifest)
-    path = next(iter(manifest["inputs"]))
-    size, modified, sha256 = manifest["inputs"][path]
-    touched = manifest["inputs"] | {path: [size, modified + 1, sha256]}
-    assert not manifests.changed_input(manifest | {"inputs": touched})  # another time, the same bytes
-    for changed in ([size + 1, modified, sha256], [size, modified + 1, "0" * 64]):
-        assert manifests.changed_input(manifest | {"inputs": manifest["inputs"] | {path: changed}})
-    assert manifests.changed_input(manifest | {"libraries": {"torch": "0.1"}})
+    manifest = Store(done.folder).manifest()
+    assert not recording.changed_input(manifest)
+    inputs = manifest.local.inputs
+    path, (size, modified, sha256) = next(iter(inputs.items()))
+
+    def stamped(*stamp):
+        return manifest.but(local=manifest.local.model_copy(update={"inputs": inputs | {path: Stamp(*stamp)}}))
+
+    assert not recording.changed_input(stamped(size, modified + 1, sha256))  # another time, the same bytes
+    for changed in ((size + 1, modified, sha256), (size, modified + 1, "0" * 64)):
+        assert recording.changed_input(stamped(*changed))
+    assert recording.changed_input(manifest.but(libraries={"torch": "0.1"}))
     monkeypatch.setattr(keys, "rule_files", lambda: (done.folder / "scoring.py",))
-    assert "another xbench" in manifests.changed_input(manifest)
+    assert "another xbench" in recording.changed_input(manifest)
     monkeypatch.undo()
     monkeypatch.chdir(done.folder)
-    assert "it was run in" in manifests.changed_input(manifest)
-    assert manifests.changed_input(manifest | {"libraries": {"no_such_library": "1"}})
+    assert "it was run in" in recording.changed_input(manifest)
+    assert recording.changed_input(manifest.but(libraries={"no_such_library": "1"}))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +273,7 @@ def test_a_broken_method_is_named_and_finished_units_stay(tiny_suite, tmp_path, 
         workflow.run(tiny_suite.model_copy(update={"methods": [f"tiny_broken(how={how})"]}), out=tmp_path / "run")
     rows, manifest = runs.read(tmp_path / "run")
     assert rows.empty
-    assert not manifest["complete"]
+    assert not manifest.complete
 
 
 def test_a_failing_method_is_named_with_its_items(tiny_suite, tmp_path):
@@ -362,7 +365,7 @@ def test_labels_are_translated_into_the_classes_of_a_larger_model(tiny_suite, tm
 
 def test_bfloat16_is_a_protocol_of_its_own(tiny_suite, tmp_path):
     half = workflow.run(tiny_suite, Selection(dtype="bfloat16"), out=tmp_path / "run")
-    assert half.manifest["dtype"] == "bfloat16"
+    assert half.manifest.dtype == "bfloat16"
     whole = workflow.run(tiny_suite, out=tmp_path / "run")
     assert whole.computed == len(half.rows)
     assert not set(half.rows["protocol_key"]) & set(whole.rows["protocol_key"])
@@ -531,12 +534,12 @@ def test_killed_at_random_moments_the_rows_are_those_of_an_undisturbed_run(done,
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.wait()
-        if Store(out).manifest().get("complete"):
+        if (manifest := Store(out).manifest()) and manifest.complete:
             break
     assert kills >= 2
     subprocess.run([sys.executable, "-c", script], check=True)
     rows, manifest = runs.read(out)
-    assert manifest["complete"]
+    assert manifest.complete
     assert same(rows, done.rows)
 
 
@@ -545,5 +548,5 @@ def test_a_file_that_is_gone_does_not_stop_a_run(tiny_suite, tmp_path, monkeypat
     pictures = registry.get("dataset", "tiny_pictures").make.__globals__["Pictures"]
     monkeypatch.setattr(pictures, "files", (tmp_path / "gone.jpg",))
     done = workflow.run(tiny_suite, Selection(methods=["tiny_cam"]), out=tmp_path / "run")
-    assert manifests.changed_input(done.manifest)
+    assert recording.changed_input(done.manifest)
     assert workflow.run(tiny_suite, Selection(methods=["tiny_cam"]), out=tmp_path / "run").computed == 0

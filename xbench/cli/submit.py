@@ -22,9 +22,10 @@ def submit(
 ) -> None:
     """Check a finished run and place its rows and tables under results/."""
     from xbench import submissions
+    from xbench.manifests import Submission
     from xbench.registry import registry
 
-    who = submissions.Submission(name, by, link, note)
+    who = Submission(name=name, by=by, link=link, note=note)
     for module in plugin:
         registry.load(module)
     folder, rows = submissions.submit(run, who, suite, out)

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import torch
 
-from xbench import keys, planning, suite
+from xbench import host, keys, planning, suite
 from xbench.data import Item
-from xbench.engines import local
 from xbench.errors import XbenchError
 from xbench.mapstore import MapStore
 from xbench.registry import registry
@@ -88,7 +87,7 @@ def _open(job: Job) -> None:
     """Make a worker ready. An interrupt is the parent's to handle: units in work are finished, then the worker ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(job.threads)
-    local.keep_memory()
+    host.keep_memory()
     for plugin in job.plugins:
         registry.load(plugin)
     plan = suite.plan(job.suite, job.selection, registry)

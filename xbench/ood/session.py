@@ -19,15 +19,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from xbench import keys, wordnet
+from xbench import host, keys, wordnet
 from xbench.data import Dataset
 from xbench.errors import XbenchError
-from xbench.manifests import xbench_version
 from xbench.modelview import Model
 from xbench.ood.boards import Board, Task, board
 from xbench.ood.experiment import Experiment, load
 from xbench.plugins import BoundDataset
 from xbench.progress import Progress, Silent
+from xbench.recording import xbench_version
 from xbench.registry import registry
 from xbench.report import detections
 from xbench.store import hold, write, write_text
@@ -78,10 +78,10 @@ def run(
     asked = asked.model_copy(update={**specs, **numbers})
     for plugin in plugins:
         registry.load(plugin)
-    torch.set_num_threads(threads or os.cpu_count() or 1)
     check_device(device)
     folder = out or Path("results/runs") / asked.name
-    with hold(folder):
+    with hold(folder), host.restored():
+        torch.set_num_threads(threads or os.cpu_count() or 1)
         boards, frames = [], []
         about: dict[str, dict[str, Any]] = {"models": {}, "datasets": {}}
         opened = [(bound, bound()) for bound in map(registry.dataset, asked.datasets)]

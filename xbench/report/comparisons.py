@@ -6,7 +6,7 @@ import json
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ import numpy as np
 from xbench import signflip, stats
 from xbench.compare import Difference, Figure, Finding, Names, Report, Spending
 from xbench.errors import XbenchError
+from xbench.gallery import Gallery, Key
+from xbench.manifests import Manifest
 from xbench.panels import ARROWS
 from xbench.report.tables import count, number
 from xbench.stats import Estimate
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
     from xbench.report.pictures import Pixels
 
-    Gallery = dict[str, np.ndarray]
     Row = list[tuple[str, Pixels]]
 
 MOST_NAMED = 6  # figures that a closing sentence names on each side
@@ -179,20 +180,20 @@ def _remade(report: Report, folders: tuple[Path, Path], differences: Sequence[Di
     return [rows[d] for d in differences], differing
 
 
-def _because(manifest: Mapping[str, Any], same_key: bool) -> str:
+def _because(manifest: Manifest, same_key: bool) -> str:
     """Why a value made anew is another one. same_key: whether all that it depends on is as it was."""
-    if (device := manifest.get("device", "cpu")) != "cpu":  # part of the key, so that this says nothing more
+    if (device := manifest.device) not in ("", "cpu"):  # part of the key, so that this says nothing more
         return f"they were computed on {device}, and here on the CPU"
     if same_key:
         return "nothing that they depend on has changed, so that the method or the metric does not give the same twice"
     return "they were computed by other code, libraries, weights, pictures or settings than those at hand"
 
 
-def _keys(difference: Difference, side: int) -> Names:
+def _keys(difference: Difference, side: int) -> tuple[Key, Key]:
     """The gallery's keys of an item: its picture, and a side's map."""
     figure = difference.figure
-    prefix = f"{figure.models[side]}|{figure.column.dataset}|{difference.item}|"
-    return prefix, prefix + figure.methods[side]
+    key = Key(figure.models[side], figure.column.dataset, difference.item)
+    return key, key.of(figure.methods[side])
 
 
 def _pictured(difference: Difference, galleries: tuple[Gallery, Gallery]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import jinja2
@@ -15,7 +14,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from xbench import leaderboard, reductions
+from xbench.gallery import Gallery
 from xbench.leaderboard import Leaderboard
+from xbench.manifests import Manifest
 from xbench.panels import Column
 from xbench.report import heads, pictures, tables
 from xbench.validation import Verdict
@@ -24,7 +25,7 @@ CURVES_SHOWN = 8  # methods per curve plot
 COLOURS = [f"C{i}" for i in (0, 1, 2, 3, 4, 5, 6, 8)]  # matplotlib's C7 is the controls' grey
 
 
-def render(board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], gallery: Mapping[str, NDArray[Any]]) -> str:
+def render(board: Leaderboard, rows: pd.DataFrame, manifest: Manifest, gallery: Gallery) -> str:
     """The page as text. gallery: as ``Store.gallery`` gives it."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("xbench", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -128,32 +129,30 @@ def _axes(column: Column) -> tuple[str, ...]:
     return column.axes
 
 
-def _gallery(
-    board: Leaderboard, rows: pd.DataFrame, manifest: Mapping[str, Any], gallery: Mapping[str, NDArray[Any]]
-) -> list[dict[str, Any]]:
+def _gallery(board: Leaderboard, rows: pd.DataFrame, manifest: Manifest, gallery: Gallery) -> list[dict[str, Any]]:
     """Per kept item of what is shown: its picture, what was explained, and an overlay per method in the table's order."""
     order = [line.method for table in board.tables for line in table.lines]
     datasets = list(dict.fromkeys(column.dataset for table in board.tables for column in table.columns))
     rows = rows[rows["model"].isin([table.model for table in board.tables]) & rows["dataset"].isin(datasets)]
     facts = rows.drop_duplicates(["model", "dataset", "item"]).set_index(["model", "dataset", "item"]).to_dict("index")
-    keys = [tuple(key.split("|", 3)) for key in gallery]
-    pictured = [(m, d, i) for m, d, i, method in keys if not method and (m, d, i) in facts]
+    pictured = [key for key in gallery if not key.method and (key.model, key.dataset, key.item) in facts]
     shown = []
-    for model, dataset, item in sorted(pictured, key=lambda k: (k[0], datasets.index(k[1]), k[2])):
-        picture = gallery[f"{model}|{dataset}|{item}|"]
+    for key in sorted(pictured, key=lambda k: (k.model, datasets.index(k.dataset), k.item)):
+        model, dataset, item, _ = key
+        picture = gallery[key]
         fact = facts[model, dataset, item]
         target = str(int(fact["target"]))
         cells = [
-            (name, pictures.data_uri(pictures.overlay(picture, gallery[f"{model}|{dataset}|{item}|{name}"])))
+            (name, pictures.data_uri(pictures.overlay(picture, gallery[key.of(name)])))
             for name in dict.fromkeys(order)
-            if f"{model}|{dataset}|{item}|{name}" in gallery
+            if key.of(name) in gallery
         ]
         shown.append(
             {
                 "model": model,
                 "dataset": dataset,
                 "item": item,
-                "target": manifest["class_names"].get(model, {}).get(target, target),
+                "target": manifest.class_names.get(model, {}).get(target, target),
                 "confidence": float(fact["confidence"]),
                 "correct": pd.isna(fact["correct"]) or bool(fact["correct"]),  # unknown is not wrong
                 "picture": pictures.data_uri(picture),

@@ -10,7 +10,6 @@ import copy
 import logging
 import math
 import os
-import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from xbench import host
 from xbench.attention import Unfused
 from xbench.data import generator
 from xbench.errors import XbenchError, did_you_mean
@@ -219,11 +219,10 @@ def fit(loop: pl.Trainer, module: Fit, resume: Path | None) -> None:
         XbenchError: the loss is no number any more.
         KeyboardInterrupt: the checkpoint of the last whole epoch stays.
     """
-    with _quiet():
+    with _quiet(), host.signals():
         try:
             loop.fit(module, ckpt_path=resume, weights_only=True)
         except SystemExit as error:  # how Lightning ends when it is interrupted, with the signal switched off
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from error
 
 

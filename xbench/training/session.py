@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xbench import host
 from xbench.errors import XbenchError
 from xbench.progress import Progress, Silent
 from xbench.registry import registry
@@ -108,6 +109,7 @@ def _finished(chosen: Recipe, folder: Path, resume: bool) -> bool:
     return done
 
 
+@host.restored()
 def _train(
     chosen: Recipe, folder: Path, resume: bool, device: str, devices: int | None, threads: int | None, progress: Progress
 ) -> Outcome | None:

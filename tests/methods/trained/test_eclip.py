@@ -177,7 +177,7 @@ def test_the_files_of_what_ships_are_inputs_of_a_run(tmp_path, monkeypatch):
     assert set(done.rows["status"]) == {"ok"}, set(done.rows["reason"])
     shipped = {str(path.resolve()) for path in module.SHIPPED.glob("*.*")}
     assert shipped
-    assert shipped <= set(done.manifest["inputs"])
+    assert shipped <= set(done.manifest.local.inputs)
 
 
 def test_what_ships_is_of_its_recipe_for_scenes_clip_and_by_the_attention_of_scenes_simclr():
