@@ -88,6 +88,12 @@ class ModelInfo:
 Info = MethodInfo | MetricInfo | DatasetInfo | ModelInfo
 
 
+def first_sentence(documented: str) -> str:
+    """The first sentence of a docstring, in one line."""
+    paragraph = " ".join(documented.partition("\n\n")[0].split())
+    return re.split(r"(?<=\.) (?=[A-Z])", paragraph)[0]
+
+
 @dataclass(frozen=True)
 class Plugin:
     """One registered function or class.
@@ -112,8 +118,7 @@ class Plugin:
     @property
     def summary(self) -> str:
         """The first sentence of its docstring."""
-        paragraph = " ".join((inspect.getdoc(self.make) or "").partition("\n\n")[0].split())
-        return re.split(r"(?<=\.) (?=[A-Z])", paragraph)[0]
+        return first_sentence(inspect.getdoc(self.make) or "")
 
     @property
     def parameters(self) -> list[inspect.Parameter]:

@@ -19,7 +19,7 @@ import pkgutil
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -42,6 +42,7 @@ from xbench.plugins import (
     MetricKind,
     ModelInfo,
     Plugin,
+    first_sentence,
 )
 from xbench.specs import Spec, Value, parse
 
@@ -56,6 +57,7 @@ class Registry:
         self.plugins: dict[tuple[Kind, str], Plugin] = {}
         self.known: dict[tuple[Kind, str], str] = {}  # id -> module that registers it when imported
         self.broken: dict[str, str] = {}  # module -> why it cannot be read
+        self._said: dict[tuple[Kind, str], str] = {}  # id -> its docstring, as its source has it
         self._entry_points = entry_points
         self._scanned = False
 
@@ -129,6 +131,31 @@ class Registry:
                 raise XbenchError(f"{kind} {id} is refused: {plugin.refused[member]}")
         return plugin
 
+    def summary(self, kind: Kind, id: str) -> str:
+        """What a plug-in is, in a sentence. Imports nothing where its source says so.
+
+        Raises:
+            XbenchError: as ``get``.
+        """
+        self._scan()
+        if (kind, id) not in self.plugins and (said := self._said.get((kind, id))):
+            return first_sentence(said)
+        return self.get(kind, id).summary
+
+    def failures(self) -> Iterator[str]:
+        """Import every plug-in, and one member of every family. -> what is wrong, a line for each that does not load."""
+        for kind in KINDS:
+            for id in self.ids(kind):
+                try:
+                    plugin = self.get(kind, id)
+                    members = [name for name in (plugin.names or list)() if name not in plugin.refused]
+                    if members:
+                        self.get(kind, id.partition("<")[0] + members[0])
+                except XbenchError as error:
+                    yield f"{kind} {id}: {error}"
+        for module, why in self.broken.items():
+            yield f"{module}: {why}"
+
     def _scan(self) -> None:
         if self._scanned:
             return
@@ -139,7 +166,8 @@ class Registry:
         for module in sorted({point.value for point in points}):
             try:
                 for name, source in _modules(module):
-                    for kind, id in _decorated(source):
+                    for kind, id, said in _decorated(source):
+                        self._said.setdefault((kind, id), said)
                         known = self.known.setdefault((kind, id), name)
                         if known != name and (kind, id) not in self.plugins:
                             raise XbenchError(f"{kind} {id!r} is defined twice, in {known} and in {name}; rename one of them")
@@ -262,15 +290,16 @@ def _modules(name: str) -> list[tuple[str, Path]]:
     return found
 
 
-def _decorated(source: Path) -> list[tuple[Kind, str]]:
-    """The (kind, id) pairs that a source file registers through decorators with literal ids."""
-    found: list[tuple[Kind, str]] = []
+def _decorated(source: Path) -> list[tuple[Kind, str, str]]:
+    """What a source file registers through decorators with literal ids: (kind, id, docstring)."""
+    found: list[tuple[Kind, str, str]] = []
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         for call in getattr(node, "decorator_list", []):
             if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant):
                 name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
                 if name in KINDS:
-                    found.append((typing.cast(Kind, name), str(call.args[0].value)))
+                    said = ast.get_docstring(typing.cast(ast.FunctionDef | ast.ClassDef, node)) or ""
+                    found.append((typing.cast(Kind, name), str(call.args[0].value), said))
     return found
 
 

@@ -136,3 +136,49 @@ def test_parameters_that_a_dataclass_has_from_another_module_are_read(tmp_path, 
     registry.load(str(tmp_path / "inheriting.py"))
     made = registry.metric("inheriting(exact(3), share=0.25, more=2)")()
     assert (str(made.steps), made.share, made.more) == ("exact(3)", 0.25, 2)
+
+
+TOLD = """
+raise RuntimeError("imported")
+
+@method("told", needs={"gradients"})
+def told(model, batch):
+    \"\"\"Says what
+    it is. And more.
+
+    Much more.
+    \"\"\"
+
+@metric("told_too", version="1")
+@dataclass
+class Told:
+    \"\"\"Of a class, e.g. this one.\"\"\"
+"""
+
+
+def test_a_summary_is_read_from_the_source(tmp_path, monkeypatch):
+    (tmp_path / "told.py").write_text(TOLD)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = Registry([EntryPoint("told", "told", "xbench.methods")])
+    assert found.summary("method", "told") == "Says what it is."
+    assert found.summary("metric", "told_too") == "Of a class, e.g. this one."
+    with pytest.raises(XbenchError, match="unknown method 'tould'; did you mean 'told'"):
+        found.summary("method", "tould")
+
+
+def test_a_source_without_a_docstring_is_imported_for_its_summary(tmp_path, monkeypatch):
+    (tmp_path / "untold.py").write_text('from xbench import model\n\n@model("untold")\ndef untold(): ...\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    found = Registry([EntryPoint("untold", "untold", "xbench.models")])
+    monkeypatch.setattr("xbench.registry.registry", found)  # where decorators register
+    assert found.summary("model", "untold") == ""
+    assert ("model", "untold") in found.plugins
+
+
+def test_failures_name_each_plugin_that_does_not_load(tmp_path, monkeypatch):
+    (tmp_path / "lacking.py").write_text("import nothing_like_it\n" + PLUGIN.format(id="lacks"))
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [EntryPoint("a", "lacking", "xbench.methods"), EntryPoint("b", "no_such_package", "xbench.methods")]
+    first, second = Registry(points).failures()
+    assert first.startswith("method lacks: plug-in module lacking does not import: No module named 'nothing_like_it'")
+    assert second == "no_such_package: ImportError: no module no_such_package"

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from torch import Tensor
 
-from xbench.data import Dataset, Sample
 from xbench.errors import XbenchError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from xbench.data import Dataset, Sample
 
 COLUMNS = 6
 COLOURS = colormaps["tab10"].colors[:7] + colormaps["tab10"].colors[8:]  # type: ignore[attr-defined]  # no grey
@@ -66,7 +70,7 @@ def _outline(axes: Axes, mask: Tensor, colour: tuple[float, float, float]) -> No
     """The border between pixels of a mask and others, exactly along the pixels' edges."""
     if not mask.any():
         return
-    padded = torch.nn.functional.pad(mask, (1, 1, 1, 1)).numpy()
+    padded = np.pad(mask.numpy(), 1)
     down = padded[:, 1:] != padded[:, :-1]
     across = padded[1:] != padded[:-1]
     y, x = down.nonzero()
