@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from xbench import claims, pairing, panels, signflip, stats
+from xbench import claims, pairing, panels, runs, signflip, stats
 from xbench.errors import XbenchError, did_you_mean
 from xbench.pairing import Pair, Run
 from xbench.panels import Column, Panel
@@ -158,6 +159,21 @@ def of_methods(run: Run, first: str, second: str) -> Report:
         if (claim := claims.of_panel(panel, manifest["methods"]).of(*map(panel.methods.index, names))) is not None:
             tests[figure] = claim
     return _report(names, names, (run, run), figures, _from_reference(rows, names) + notes, tests)
+
+
+def of_folders(run: Path, first: str, second: str | None) -> tuple[Report, tuple[Path, Path]]:
+    """Compare two methods of a run, or of the committed reference; or, where ``first`` is one and ``second`` None, two runs, of
+    which ``run`` is the old one. -> the comparison, and the run directory of each side.
+
+    Raises:
+        XbenchError: as ``of_methods`` and ``of_runs``; no run directory.
+    """
+    if second is not None:
+        return of_methods(runs.beside_reference(runs.read(run)), first, second), (run, run)
+    new = Path(first)
+    if not new.is_dir():
+        raise XbenchError(f"{first} is not a run directory; name a second run, or two methods of {run}")
+    return of_runs(runs.read(new), runs.read(run), (first, str(run))), (new, run)
 
 
 def of_runs(new: Run, old: Run, titles: Names = ("the new run", "the old run")) -> Report:

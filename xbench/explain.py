@@ -25,6 +25,41 @@ PASS = 16  # windows of a picture that are embedded at once
 WRAPPED = 28  # characters of a caption's line
 
 
+def explain(
+    image: str,
+    count: int | None = None,
+    *,
+    model: str,
+    methods: Sequence[str],
+    target: str | None = None,
+    texts: Sequence[str] = (),
+    concepts: Sequence[str] = (),
+    out: Path | None = None,
+    plugins: Sequence[str] = (),
+) -> str:
+    """Write a sheet of a picture file, or of so many pictures of a dataset. -> a sentence that says what it shows.
+
+    texts, concepts: explain these, for a CLIP, instead of a class. out: ``<image>-explained.png`` beside a file, ``explained.png``
+    for a dataset by default. plugins: files or modules to load first.
+
+    Raises:
+        XbenchError: anything the user can mend.
+    """
+    for name in plugins:
+        registry.load(name)
+    path = Path(image)
+    sheet = out or (path.with_name(f"{path.stem}-explained.png") if count is None else Path("explained.png"))
+    if count is None and not path.exists() and image.partition("(")[0] in registry.ids("dataset"):
+        raise XbenchError(f"{image} is a dataset; say how many of its pictures to explain: --pictures 6")
+    if (texts or concepts) and target is not None:
+        raise XbenchError("--target is a class of the model, --text and --concept are words of your own; give one or the other")
+    if texts or concepts:
+        return explain_words(image, count, model, methods, texts, concepts, sheet)
+    if count is not None:
+        return explain_dataset(image, count, model, methods, target, sheet)
+    return explain_picture(path, model, methods, target, sheet)
+
+
 def explain_picture(path: Path, model_spec: str, methods: Sequence[str], target: str | None, out: Path) -> str:
     """Write a sheet with the picture as the model sees it and an overlay per method. -> a sentence that says what it shows.
 

@@ -33,6 +33,7 @@ RETRAINED = 0.5
 LOST = 0.01
 MOVED = 0.4
 MOST = 3  # reasons, and figures, that a line names
+STANDING = Path("gate.toml")
 Verdict = Literal["pass", "regression", "cannot judge"]
 EXIT: dict[Verdict, int] = {"pass": 0, "regression": 1, "cannot judge": 2}
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
@@ -85,6 +86,16 @@ def load(path: Path) -> Margins:
     if not path.is_file():
         raise XbenchError(f"{path} does not exist; write one with a line such as: spread = {SPREAD}")
     return toml.load(path, Margins, "gate file")
+
+
+def standing(path: Path | None) -> Margins | None:
+    """The margins of a file; by default of the ``gate.toml`` that lies here, None where there is none.
+
+    Raises:
+        XbenchError: as ``load``.
+    """
+    path = path or (STANDING if STANDING.is_file() else None)
+    return load(path) if path else None
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,14 @@ def read_all(folders: Sequence[Path]) -> tuple[pd.DataFrame, dict[str, Any]]:
     return join([read(folder) for folder in folders], [str(folder) for folder in folders])
 
 
+def gallery(folders: Sequence[Path]) -> dict[str, np.ndarray]:
+    """Maps and pictures of several runs for the report by key; where several have one, that of the last."""
+    found: dict[str, np.ndarray] = {}
+    for folder in folders:
+        found |= Store(folder).gallery()
+    return found
+
+
 def join(found: Sequence[Run], names: Sequence[str] = ()) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Rows and manifests of several runs as one. names: what to call them in errors.
 
@@ -156,14 +164,13 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, dict[str, A
     store = Store(out)
     with store.lock():
         store.clear()
-        gallery: dict[str, np.ndarray] = {}
+        kept = gallery(folders)
         for folder in folders:
-            gallery |= Store(folder).gallery()
             for path in sorted(Store(folder).maps.rglob("*.safetensors")):
                 copy = store.maps / path.relative_to(Store(folder).maps)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 write(copy, lambda tmp, path=path: shutil.copyfile(path, tmp))  # type: ignore[misc]
-        store.write_gallery({key: gallery[key] for key in sorted(gallery)})
+        store.write_gallery({key: kept[key] for key in sorted(kept)})
         store.write_rows(rows)
         store.write_manifest(manifest)
     return rows, manifest

@@ -18,9 +18,10 @@ import pandas as pd
 
 from xbench import keys, leaderboard, manifests, runs, suite
 from xbench.errors import XbenchError
+from xbench.leaderboard import Leaderboard
 from xbench.progress import Progress, Silent
 from xbench.registry import registry
-from xbench.store import Store, plain
+from xbench.store import Store, plain, write_text
 from xbench.suite import Plan, Selection, Suite
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Outcome:
     manifest: dict[str, Any]
     computed: int
 
-    def leaderboard(self) -> leaderboard.Leaderboard:
+    def leaderboard(self) -> Leaderboard:
         """The run's table, beside the committed reference rows of the same suite and protocol."""
         return leaderboard.build(self.rows, self.manifest, runs.reference(self.manifest["suite"]))
 
@@ -55,6 +56,21 @@ class Outcome:
         """Methods with NaN values: how many of their values, of how many."""
         bad = self.rows[self.rows["status"] == "nan"]
         return {str(m): (len(g), int((self.rows["method"] == m).sum())) for m, g in bad.groupby("method", observed=True)}
+
+    def check_finite(self) -> None:
+        """Raises XbenchError where a method has NaN values."""
+        for name, (bad, of) in self.nan_methods().items():
+            raise XbenchError(
+                f"method {name} returned NaN or infinite maps: {bad} of {of} values are NaN and not ranked; mend the method"
+            )
+
+    def write_page(self, board: Leaderboard) -> None:
+        """Write the run's table with curves and pictures beside the rows, as leaderboard.html, where that is not done yet."""
+        from xbench.report import html
+
+        page = self.folder / "leaderboard.html"
+        if self.computed or not page.is_file():
+            write_text(page, html.render(board, self.rows, self.manifest, Store(self.folder).gallery()))
 
 
 def run(

@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 import pydantic
 import pytest
 
-from xbench import cli
+from xbench import catalogue
+from xbench.cli import app, exits
 from xbench.errors import XbenchError
+from xbench.plugins import KINDS
+from xbench.registry import Registry, registry
 
 SUITE = """
 name = "mine"
@@ -91,13 +94,32 @@ def test_run_then_again_then_leaderboard(here, tiny_plugin):
     assert xbench("verify", "results/submissions/mine/lab", cwd=here).returncode == 0
 
 
-def test_a_finished_run_imports_no_torch(here, tiny_plugin):
+def test_what_computes_nothing_imports_no_torch(here, tiny_plugin):
     xbench("run", "mine.toml", "--plugin", tiny_plugin, "--out", "run", cwd=here)
+    asked = [  # (arguments, exit code)
+        (["--help"], 0),
+        (["run", "mine.toml", "--nosuch"], 2),
+        (["run", "nosuch"], 2),
+        (["train", "nosuch"], 2),
+        (["list", "methods"], 0),
+        (["list", "metrics"], 0),
+        (["list", "datasets"], 0),
+        (["list", "models"], 0),
+        (["list", "suites"], 0),
+        (["list", "recipes"], 0),
+        (["leaderboard", "run"], 0),
+        (["leaderboard", "run", "--format", "html"], 0),
+        (["compare", "run", "tiny_cam", "tiny_noise"], 0),
+        (["gate", "run", "run"], 0),
+        (["cite", "run"], 0),
+        (["verify", "run"], 2),
+        (["run", "mine.toml", "--plugin", tiny_plugin, "--out", "run"], 0),
+    ]
     code = (
-        "import sys\nfrom xbench.cli import cli\n"
-        f"sys.argv = ['xbench', 'run', 'mine.toml', '--plugin', {tiny_plugin!r}, '--out', 'run']\n"
-        "cli_error = None\ntry:\n cli()\nexcept SystemExit as e:\n cli_error = e.code\nassert not cli_error, cli_error\n"
-        "assert 'torch' not in sys.modules"
+        "import sys\nfrom xbench.cli import app, exits\n"
+        f"for arguments, code in {asked}:\n"
+        "    assert exits.safely(app, arguments) == code, arguments\n"
+        "    assert 'torch' not in sys.modules, arguments\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=here, check=False)
     assert done.returncode == 0, done.stderr
@@ -195,6 +217,12 @@ def test_show_list_and_doctor(here, tiny_plugin):
     assert checked.returncode in (0, 2)
 
 
+def test_lists_say_what_the_plugins_say():
+    """Though they are read from the sources."""
+    for kind in KINDS:
+        assert catalogue.listing(f"{kind}s").items() >= {id: registry.get(kind, id).summary for id in Registry().ids(kind)}.items()
+
+
 def test_debug_shows_the_traceback(here):
     done = xbench("run", "absent.toml", "--debug", cwd=here)
     assert "Traceback" in done.stderr
@@ -236,12 +264,12 @@ def _raise(error: BaseException) -> None:
 def test_whatever_happens_is_one_line_and_never_exit_code_1(fails, code, message, monkeypatch, capsys):
     """Of the gate 1 means that explanations got worse, and nothing else may say so."""
     monkeypatch.setattr("xbench.runs.read", lambda *_: fails())
-    assert cli._safely(["gate", "baseline", "run"]) == code
+    assert exits.safely(app, ["gate", "baseline", "run"]) == code
     printed = capsys.readouterr().err.strip()
     assert printed.count("\n") == 0
     assert message in printed
     if code == 2:
-        assert cli._safely(["--debug", "gate", "baseline", "run"]) == 2
+        assert exits.safely(app, ["--debug", "gate", "baseline", "run"]) == 2
         assert "Traceback" in capsys.readouterr().err
 
 

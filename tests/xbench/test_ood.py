@@ -9,8 +9,9 @@ import pytest
 import torch
 from scipy import stats as scipy_stats
 
-from xbench import cli, suite, wordnet
+from xbench import suite, wordnet
 from xbench.classes import ClassList
+from xbench.cli.run import run
 from xbench.errors import XbenchError
 from xbench.ood import experiment, scores, session
 from xbench.ood.experiment import Experiment, Pair
@@ -256,7 +257,7 @@ def test_what_is_no_experiment(mine, change, message):
     assert text != TEXT
     mine.write_text(text)
     with pytest.raises(XbenchError, match=message):
-        cli.run("mine.toml")
+        run("mine.toml")
 
 
 def test_an_experiment_is_no_suite_of_methods(mine):
@@ -381,7 +382,7 @@ def test_a_model_or_dataset_is_named_by_its_id(mine):
 
 
 def test_the_command_prints_figures(mine, capsys):
-    cli.run("mine.toml", out=Path("here"), limit=60, batch_size="16", threads=1)
+    run("mine.toml", out=Path("here"), limit=60, batch_size="16", threads=1)
     shown = capsys.readouterr().out
     assert "tiny_reader on tiny_zoo: AUROC" in shown
     assert "leaf glosses - max logit" in shown
@@ -405,5 +406,5 @@ def test_the_command_prints_figures(mine, capsys):
 def test_options_that_do_not_apply(mine, given):
     (name,) = given
     with pytest.raises(XbenchError, match=f"^mine.toml is an experiment.*--{name.replace('_', '-')}"):
-        cli.run("mine.toml", **given)
+        run("mine.toml", **given)
     assert not Path("results").exists()

@@ -41,6 +41,11 @@ class Outcome:
     card: Card
     trained: bool
 
+    @property
+    def use(self) -> str:
+        """What it gives, in words, and the spec of that."""
+        return f"the method eclip(projection={self.folder})" if self.card.parts else f"the model trained@{self.folder}"
+
 
 def train(
     recipe: str | Recipe,

@@ -1,4 +1,4 @@
-"""Progress on standard error: a live bar on a terminal, plain lines elsewhere."""
+"""Progress as the command line shows it, on standard error: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
