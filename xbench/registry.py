@@ -62,7 +62,11 @@ class Registry:
     # -- registration ------------------------------------------------------------------------------------------------------
 
     def add(self, plugin: Plugin) -> None:
-        """Register a plug-in. The same file loaded again replaces it; another file with the same id is an error."""
+        """Register a plug-in. The same file loaded again replaces it.
+
+        Raises:
+            XbenchError: another file has the same id.
+        """
         self._scan()
         old = self.plugins.get((plugin.kind, plugin.id))
         module = self.known.get((plugin.kind, plugin.id), plugin.module)
@@ -73,7 +77,11 @@ class Registry:
         self.known[plugin.kind, plugin.id] = plugin.module
 
     def load(self, file_or_module: str) -> Path:
-        """Import a plug-in file or module, which registers what it decorates. -> its source file."""
+        """Import a plug-in file or module, which registers what it decorates. -> its source file.
+
+        Raises:
+            XbenchError: there is no such file or module, or its code raises.
+        """
         path = Path(file_or_module)
         if path.suffix != ".py":
             module = self._import(file_or_module)

@@ -145,7 +145,11 @@ class Store:
     # -- reading -----------------------------------------------------------------------------------------------------------
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest, or an empty one."""
+        """The manifest, or an empty one.
+
+        Raises:
+            XbenchError: it is damaged.
+        """
         path = self.folder / "manifest.json"
         if not path.is_file():
             return {}
