@@ -306,7 +306,7 @@ def method(
     files: Callable[..., Iterable[Path]] | None = None,
     names: Callable[[], list[str]] | None = None,
 ) -> Callable[[F], F]:
-    """Register a saliency method: a function (ModelView, Batch, **params) -> Tensor [B, h, w], higher = more evidence.
+    """Register a saliency method: a function ``(ModelView, Batch, **params) -> Tensor [B, h, w]``, higher = more evidence.
 
     ``id`` is a string literal; ``prefix/<Name>`` registers a family whose function takes the member's name as its third
     argument, called ``name``, and whose ``names()`` lists the members. See MethodInfo for the rest.
