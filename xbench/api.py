@@ -54,9 +54,17 @@ def evaluate(
     """Score methods by metrics on one model and dataset. -> one row per (method, metric, item); see ``xbench.store.SCHEMA``.
 
     Args:
-        methods, metrics, model, dataset: spec strings such as ``"grad_cam"`` or ``"insertion(steps=exact(10))"``.
-        target: which class is explained. view: how pictures become inputs. limit: the first items only.
-        plugins: files or modules to load first. out: a directory that keeps the rows and resumes; a temporary one by default.
+        methods: spec strings such as ``"grad_cam"`` or ``"smooth(gradient, n=10)"``.
+        metrics: spec strings such as ``"insertion(steps=exact(10))"``.
+        model: a spec string, such as ``"timm/resnet50@weights.safetensors"``.
+        dataset: a spec string, such as ``"folder(my/pictures)"``.
+        target: which class is explained: the picture's label, the model's prediction, or every present class in turn.
+        view: how pictures become inputs.
+        limit: the first items only.
+        seed: of all that is drawn.
+        batch_size: pictures in a forward pass, 1 or more.
+        plugins: files or modules to load first.
+        out: a directory that keeps the rows and resumes; a temporary one by default.
 
     Raises:
         XbenchError: anything the user can mend.
@@ -90,6 +98,18 @@ def run(
     fresh: bool = False,
 ) -> Outcome:
     """Run a suite, or what is left of it, as ``xbench run`` does. The outcome has ``rows`` and ``leaderboard()``.
+
+    Args:
+        suite: a suite's name or the path of a TOML file.
+        methods: spec strings instead of the suite's.
+        models: spec strings instead of the suite's.
+        datasets: ids of the suite's datasets, or the spec string of one that takes their place.
+        metrics: names of the suite's metrics.
+        limit: the first items of each dataset only.
+        seed: instead of the suite's.
+        plugins: files or modules to load first.
+        out: the run directory, ``results/runs/<suite>`` by default.
+        fresh: forget the directory's rows.
 
     Raises:
         XbenchError: anything the user can mend.

@@ -43,6 +43,10 @@ class ClassList:
     def index(self, name: str) -> int:
         """The index of a class given by name, index, WordNet id, or name in any case; tried in this order.
 
+        >>> birds = ClassList(("brambling", "Goldfinch"), ("n01530575", "n01531178"))
+        >>> birds.index("goldfinch"), birds.index("n01530575"), birds.index("1")
+        (1, 0, 1)
+
         Raises:
             KeyError: there is no such class.
         """

@@ -96,7 +96,7 @@ class Truth:
     lacking: why there is no mask, where there is none.
     ignore: bool ``[H, W]``, pixels of which nobody knows whose they are: no metric counts them, for or against. Apart from mask.
     difficult: whether the target covers less than a quarter of the whole picture and another class is there too (Zhang et al. 2016;
-        not what PASCAL VOC says of a Box).
+    not what PASCAL VOC says of a Box).
     parts: name -> bool ``[H, W]``, the target's parts; all False where the model does not see one. Only of the main label's object.
     """
 

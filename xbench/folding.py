@@ -25,6 +25,10 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
     example: an input ``[1, 3, H, W]`` on the network's device. The copy shares all weights but those of folded convolutions, and
     has no hooks. The network itself comes back where nothing can be folded, where the copy fails, and where a probability of a
     batch of seeded noise differs by more than TOLERANCE.
+
+    Raises:
+        MemoryError: there is no memory for the copy, or for the noise.
+        OutOfMemoryError: the same on a device.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return network

@@ -46,7 +46,7 @@ def load(path: Path) -> dict[Key, np.ndarray]:
 
     Raises:
         XbenchError: the file is damaged, or a newer xbench wrote it.
-    """
+    """  # noqa: DOC501
     try:
         with safetensors.safe_open(path, "np") as file:
             form = (file.metadata() or {}).get("format", "1")

@@ -187,7 +187,9 @@ def judge(baseline: Run, run: Run, margins: Margins | None = None, *, fresh: boo
     """Judge a run against a baseline.
 
     Args:
-        baseline, run: rows and manifests, as ``runs.read`` gives them. margins: how much loss is let pass.
+        baseline: rows and manifest, as ``runs.read`` gives them.
+        run: the same of the run.
+        margins: how much loss is let pass.
         fresh: refuse a run whose rows are not of the code, libraries, weights and pictures at hand.
     """
     problems = []

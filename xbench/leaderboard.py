@@ -156,8 +156,10 @@ def build(
     """Make the leaderboard of a run's rows; methods that it lacks come from reference rows of the same protocol.
 
     Args:
-        rows: as ``Store.rows`` gives them. manifest: the run's (descriptions of columns, methods, models).
-        reference: rows and manifest of the committed results, or None. asked: what to show, everything by default.
+        rows: as ``Store.rows`` gives them.
+        manifest: the run's (descriptions of columns, methods, models).
+        reference: rows and manifest of the committed results, or None.
+        asked: what to show, everything by default.
 
     Raises:
         XbenchError: something is asked for that there is not.

@@ -264,7 +264,7 @@ def read(path: Path) -> Manifest:
 
     Raises:
         XbenchError: the file is damaged, or a newer xbench wrote it.
-    """
+    """  # noqa: DOC501
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -22,8 +22,8 @@ TIE_ORDERS = 4
 class Attribution:
     """What a method returns that promises what its maps sum to: the maps, and by how much they miss it.
 
-    maps: ``[B, h, w]``. residual: ``[B]``, |sum of the map - promised sum| over |promised sum|. passes: ``[B, 2]``, the forward and
-    backward passes that each item takes alone, from a method that spends more of them on some.
+    maps: ``[B, h, w]``. residual: ``[B]``, ``|sum of the map - promised sum| / |promised sum|``. passes: ``[B, 2]``, the forward
+    and backward passes that each item takes alone, from a method that spends more of them on some.
     """
 
     maps: Tensor

@@ -83,8 +83,9 @@ def opened(path: Path) -> Iterator[Image.Image]:
     """A picture as Pillow opens it, for what wants other than colours, such as the indices of a mask's palette.
 
     Raises:
-        BrokenSample: whatever goes wrong inside.
-    """
+        BrokenSample: whatever else goes wrong inside.
+        MemoryError: there is no memory for the picture.
+    """  # noqa: DOC501 (_Refused does not leave it)
     try:
         with _limit.lifted(), path.open("rb") as file, Image.open(file, formats=_FORMATS) as picture:
             width, height = _stored_size(picture)

@@ -38,8 +38,11 @@ class Gate:
         """Run a suite (that of the baseline by default) and hold it against the baseline. -> the gate's report, where it passes.
 
         Args:
-            suite: a name or the path of a TOML file. methods, models: specs instead of the suite's.
-            plugins: files or modules to load first. out: a directory that keeps the rows, to compute only what changed.
+            suite: a name or the path of a TOML file.
+            methods: specs instead of the suite's.
+            models: specs instead of the suite's.
+            plugins: files or modules to load first.
+            out: a directory that keeps the rows, to compute only what changed.
 
         Fails the test, with what got worse or what would settle it, where the gate does not pass.
         """

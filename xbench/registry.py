@@ -71,7 +71,11 @@ class Registry:
     # -- registration ------------------------------------------------------------------------------------------------------
 
     def add(self, plugin: Plugin) -> None:
-        """Register a plug-in. The same file loaded again, or a cell run again, replaces it; another with its id is an error."""
+        """Register a plug-in. The same file loaded again, or a cell run again, replaces it.
+
+        Raises:
+            XbenchError: another file has the same id.
+        """
         self._scan()
         old = self.plugins.get((plugin.kind, plugin.id))
         module = self.known.get((plugin.kind, plugin.id), plugin.module)
@@ -82,7 +86,11 @@ class Registry:
         self.known[plugin.kind, plugin.id] = plugin.module
 
     def load(self, file_or_module: str) -> Path:
-        """Import a plug-in file or module, which registers what it decorates. -> its source file."""
+        """Import a plug-in file or module, which registers what it decorates. -> its source file.
+
+        Raises:
+            XbenchError: there is no such file or module, or its code raises.
+        """
         path = Path(file_or_module)
         if path.suffix != ".py":
             module = self._import(file_or_module)
@@ -370,7 +378,7 @@ def method(
     files: Callable[..., Iterable[Path]] | None = None,
     names: Callable[[], list[str]] | None = None,
 ) -> Callable[[F], F]:
-    """Register a saliency method: a function (ModelView, Batch, **params) -> Tensor [B, h, w], higher = more evidence.
+    """Register a saliency method: a function ``(ModelView, Batch, **params) -> Tensor [B, h, w]``, higher = more evidence.
 
     ``id`` is a string literal; ``prefix/<Name>`` registers a family whose function takes the member's name as its third
     argument, called ``name``, and whose ``names()`` lists the members. See MethodInfo for the rest.

@@ -96,7 +96,11 @@ def unusable(truth: Truth, needs: Collection[str] = ("mask",)) -> str:
 
 @contextmanager
 def blame(metric: Metric, unit: Unit) -> Iterator[None]:
-    """Name the metric in whatever error happens inside."""
+    """Name the metric in whatever error happens inside.
+
+    Raises:
+        XbenchError: whatever happens inside.
+    """
     try:
         yield
     except XbenchError:

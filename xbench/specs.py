@@ -58,6 +58,11 @@ def _format(value: Value) -> str:
 def parse(text: str) -> Spec:
     """Parse a spec string.
 
+    >>> parse("smooth( grad_cam,n=10 )")
+    Spec(name='smooth', args=(Spec(name='grad_cam', args=(), kwargs=()),), kwargs=(('n', 10),))
+    >>> print(parse("smooth( grad_cam,n=10 )"))
+    smooth(grad_cam, n=10)
+
     Raises:
         XbenchError: the text does not follow the grammar; the message shows where.
     """
@@ -68,7 +73,11 @@ def parse(text: str) -> Spec:
 
 
 def split(text: str) -> list[str]:
-    """Split a comma-separated list of specs at its outer commas: ``"a, b(x, y)"`` -> ``["a", "b(x, y)"]``."""
+    """Split a comma-separated list of specs at its outer commas.
+
+    >>> split("grad_cam, insertion(steps=exact(10), substrate=zero)")
+    ['grad_cam', 'insertion(steps=exact(10), substrate=zero)']
+    """
     parts, depth, start = [], 0, 0
     for mark in _MARK.finditer(text):  # a quoted text is one mark, whatever it holds
         depth += (mark[0] == "(") - (mark[0] == ")")

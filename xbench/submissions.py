@@ -46,8 +46,8 @@ def submit(run: Path, who: Submission, suite_name: str | Suite | None = None, ou
     Args:
         run: a run directory: finished, of whole tracks of its suite with all controls, computed by the code at hand. Of a directory
             that holds more, what was asked for last is submitted.
-        who: name, by, link and note; the rest is filled in. suite_name: a suite's name, the path of a TOML file, or a Suite; by
-            default the one that the run names.
+        who: name, by, link and note; the rest is filled in.
+        suite_name: a suite's name, the path of a TOML file, or a Suite; by default the one that the run names.
         out: a new folder, ``results/submissions/<suite>/<name>`` by default.
 
     Raises:

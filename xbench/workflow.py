@@ -78,11 +78,16 @@ def run(
 
     Args:
         suite_name: a suite's name, the path of a TOML file, or a Suite.
-        selection: what to narrow or replace. out: the run directory, ``results/runs/<suite>`` by default, of a shard
-            ``results/runs/<suite>-<i>of<n>``, of another seed than the suite's ``results/runs/<suite>-seed<s>``.
-        plugins: files or modules to load first. fresh: forget the directory's rows. save_maps: keep every map, too.
+        selection: what to narrow or replace.
+        out: the run directory, ``results/runs/<suite>`` by default, of a shard ``results/runs/<suite>-<i>of<n>``, of another seed
+            than the suite's ``results/runs/<suite>-seed<s>``.
+        plugins: files or modules to load first.
+        fresh: forget the directory's rows.
+        save_maps: keep every map, too.
         tuned: choose the batch size by measurement, or as the directory's last run did; see batching.py.
-        threads: of torch, all cores by default. workers: processes that share the units and the threads, each with its own models.
+        threads: of torch, all cores by default.
+        workers: processes that share the units and the threads, each with its own models.
+        progress: what is told of the run; nothing by default.
 
     Raises:
         XbenchError: anything the user can mend; whole units that were done before stay.

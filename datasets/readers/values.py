@@ -77,7 +77,11 @@ class Table:
         return tuple(dict.fromkeys(name for name in every if name not in (BACKGROUND, VOID, OWN)))
 
     def meanings(self, values: Values) -> dict[int, str]:
-        """By colours or by numbers, whichever names more of the values; if neither, by colours, in grey masks by numbers."""
+        """By colours or by numbers, whichever names more of the values; if neither, by colours, in grey masks by numbers.
+
+        Raises:
+            ValueError: a value has no meaning by either.
+        """
         colours: dict[Colour | None, str] = {BLACK: BACKGROUND, None: BACKGROUND}
         colours |= {colour: name for colour, name in self.colours.items()}  # noqa: C416 (keys of another type)
         numbers = {0: BACKGROUND, **self.numbers}

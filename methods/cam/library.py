@@ -35,6 +35,7 @@ def gradcam(model: ModelView, batch: Batch, name: str) -> Tensor:
     """A class of the grad-cam library on the model's feature layer. Unsigned, min-max scaled per map.
 
     Raises:
+        XbenchError: the grad-cam library is not installed.
         NotApplicable: AblationCAM where the layer gives tokens, whose channels the library's own layer does not ablate.
     """
     try:

@@ -29,7 +29,11 @@ def constant(model: ModelView, batch: Batch) -> Tensor:
 
 @method("center", control=True, grid="any")
 def center(model: ModelView, batch: Batch, sigma: float = 0.25) -> Tensor:
-    """A Gaussian at the centre, ``sigma`` in shares of each side: where photographers put things."""
+    """A Gaussian at the centre, ``sigma`` in shares of each side: where photographers put things.
+
+    Raises:
+        XbenchError: sigma is not positive.
+    """
     if sigma <= 0:
         raise XbenchError(f"method center: sigma must be positive, not {sigma}")
     axes = [torch.exp(-0.5 * (((torch.arange(n) + 0.5) / n - 0.5) / sigma) ** 2) for n in batch.size]

@@ -50,7 +50,11 @@ def _entropy(shares: Shares) -> float:
     cite="chalasani2020concise",
 )
 def sparseness(maps: Tensor, truth: Truth) -> Tensor:
-    """Gini index of the absolute saliency. maps float [M, H, W] -> [M] in [0, 1), higher is sparser."""
+    """Gini index of the absolute saliency. maps float [M, H, W] -> [M] in [0, 1), higher is sparser.
+
+    >>> sparseness(torch.tensor([[[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, 1.0]]]), Truth()).tolist()
+    [0.0, 0.75]
+    """
     d = maps[0].numel()
     places = (d - np.arange(1, d + 1) + 0.5) / d
     return torch.tensor([max(0.0, 1 - 2 * float(p @ places)) for p in _shares(maps)], dtype=torch.float64)

@@ -37,6 +37,13 @@ def pointing_game(maps: Tensor, truth: Truth, tolerance: int = 15, *, split: Spl
 
     Objects that PASCAL calls difficult are targets like all others, as in TorchRay. TorchRay leaves out a class of which all
     objects are difficult; here the dataset decides that, by not listing it. TorchRay sees the whole picture, we the model's window.
+
+    >>> truth = Truth(mask=torch.tensor([[True, False, False, False]]))
+    >>> pointing_game(torch.tensor([[[0.0, 1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0, 1.0]]]), truth, tolerance=3).tolist()
+    [1.0, 0.5]
+
+    Raises:
+        NotApplicable: an empty mask; an item that is not difficult, where those alone play.
     """
     assert truth.mask is not None
     at_least(0, tolerance=tolerance)

@@ -50,6 +50,9 @@ def effective_complexity(maps: Tensor, truth: Truth, eps: float = 1e-5) -> Tenso
     """How many pixels have an absolute value above eps of the largest. maps float [M, H, W] -> [M], from 1.
 
     Not what its paper (Nguyen and Martinez 2020) calls so: how many pixels a network needs. NaN for maps of one absolute value.
+
+    Raises:
+        XbenchError: eps is not in [0, 1).
     """
     if not 0 <= eps < 1:
         raise XbenchError(f"eps must be at least 0 and less than 1, not {eps}")

@@ -52,6 +52,9 @@ def top_k_intersection(maps: Tensor, truth: Truth, k: int = 1000) -> Tensor:
 
     At most mask / k where the mask has fewer than k pixels. Ties and NaN as in ``quantus/RelevanceRankAccuracy``. Not applicable
     where no more than k pixels count.
+
+    Raises:
+        NotApplicable: no more than k pixels count.
     """
     at_least(1, k=k)
     count = maps[0].numel() if truth.ignore is None else int((~truth.ignore).sum())
@@ -65,6 +68,9 @@ def auc(maps: Tensor, truth: Truth) -> Tensor:
     """Area under the ROC curve of the mask's pixels, ties half. maps float [M, H, W] -> [M] in [0, 1].
 
     NaN for constant maps and those that are negative everywhere. Not applicable where the mask is the whole frame.
+
+    Raises:
+        NotApplicable: the mask is the whole frame.
     """
     assert truth.mask is not None
     if not (~truth.mask if truth.ignore is None else ~(truth.mask | truth.ignore)).any():

@@ -53,5 +53,9 @@ REFUSED = {
 
 @metric("quantus/<ClassName>", kind="ground_truth", version="1", direction="higher", cite=CITE, refused=REFUSED)
 def refused(maps: Tensor, truth: Truth, name: str) -> Tensor:
-    """Metrics of the quantus library that are refused; asking for one says why and what to use. The others are listed by name."""
+    """Metrics of the quantus library that are refused; asking for one says why and what to use. The others are listed by name.
+
+    Raises:
+        XbenchError: always, with the reason.
+    """
     raise XbenchError(f"metric quantus/{name} is refused: {REFUSED[name]}")

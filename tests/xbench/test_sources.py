@@ -1,7 +1,6 @@
 """The import closure: whatever code a plug-in imports or refers to is in its digest, and nothing else is."""
 
 import importlib
-import importlib.metadata
 import site
 import sys
 import zipfile

@@ -65,9 +65,16 @@ def run(
 
     Args:
         which: its name, the path of a TOML file, or an Experiment.
-        models, datasets: specs instead of the experiment's; one that the experiment has may be named by its id.
-        limit: the first pictures of each dataset. seed, batch_size: instead of the experiment's. device: where models compute.
-        out: ``results/runs/<name>`` by default. plugins: files or modules to load first. threads: of torch, all cores by default.
+        models: specs instead of the experiment's; one that the experiment has may be named by its id.
+        datasets: the same of datasets.
+        limit: the first pictures of each dataset.
+        seed: instead of the experiment's.
+        batch_size: instead of the experiment's.
+        device: where models compute.
+        out: ``results/runs/<name>`` by default.
+        plugins: files or modules to load first.
+        threads: of torch, all cores by default.
+        progress: what is told of the run; nothing by default.
 
     Raises:
         XbenchError: anything the user can mend.

@@ -128,7 +128,11 @@ def to_sheet(report: Report, folders: tuple[Path, Path], differences: Sequence[D
     The maps are made anew; where that cannot be done here, the items that the runs' galleries keep are shown.
 
     Args:
-        folders: run directories of the sides. differences: as ``compare.differing`` sorts them. most: items to show.
+        report: the comparison.
+        folders: run directories of the sides.
+        differences: as ``compare.differing`` sorts them.
+        most: items to show.
+        path: the file to write, in the format of its suffix.
 
     Raises:
         XbenchError: the file cannot be written.

@@ -47,7 +47,11 @@ def data_uri(pixels: Pixels, side: int = 176) -> str:
 
 
 def sheet(rows: Sequence[Sequence[tuple[str, Pixels]]], path: Path) -> None:
-    """Write a sheet of captioned pictures, one list per row, in the format of the path's suffix (PNG, JPEG)."""
+    """Write a sheet of captioned pictures, one list per row, in the format of the path's suffix (PNG, JPEG).
+
+    Raises:
+        XbenchError: the file cannot be written.
+    """
     from matplotlib.figure import Figure
 
     columns = max(len(row) for row in rows)

@@ -74,7 +74,11 @@ class Examples(TorchDataset[Batch]):
         return found
 
     def read(self, index: int) -> tuple[Tensor, tuple[str, ...]] | None:
-        """A picture at the network's size, uint8 ``[channels, h, w]``, and its captions; None where it is broken."""
+        """A picture at the network's size, uint8 ``[channels, h, w]``, and its captions; None where it is broken.
+
+        Raises:
+            XbenchError: masks are wanted, and the picture has none, or more classes than a byte counts.
+        """
         try:
             sample = self.dataset.load(self.entries[index].id)
         except BrokenSample:

@@ -114,7 +114,11 @@ class Fit(pl.LightningModule):
             self.averaged.update_parameters(self.network)
 
     def on_train_epoch_end(self) -> None:
-        """Validate, note what is known, and keep all of it."""
+        """Validate, note what is known, and keep all of it.
+
+        Raises:
+            XbenchError: the loss is no number any more.
+        """
         steps = int(self.trainer.num_training_batches)
         loss = float(self.trainer.strategy.reduce(self._losses, reduce_op="mean")) / steps
         if not math.isfinite(loss):

@@ -67,9 +67,15 @@ def train(
     Args:
         recipe: a name, the path of a TOML file, or a Recipe.
         dataset: instead of the recipe's; validation and test are held out of it.
-        out: the folder, ``results/runs/train-<recipe>`` by default. resume: go on with what is there. fresh: forget it.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``. devices: how many of them.
+        out: the folder, ``results/runs/train-<recipe>`` by default.
+        resume: go on with what is there.
+        fresh: forget what is there.
+        plugins: files or modules to load first.
+        epochs: instead of the recipe's.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        devices: how many of them.
         threads: of torch, all cores by default.
+        progress: what is told of the training; nothing by default.
 
     Raises:
         XbenchError: anything the user can mend; the checkpoint of the last whole epoch stays.

@@ -59,7 +59,7 @@ def fill(built: nn.Module, card: Card, weights: Path) -> nn.Module:
 
     Raises:
         XbenchError: the weights are not those that the card is about, or do not fit.
-    """
+    """  # noqa: DOC501
     try:
         built.load_state_dict(tensors(card, weights))
     except RuntimeError as error:
@@ -72,7 +72,7 @@ def tensors(card: Card, weights: Path) -> dict[str, Tensor]:
 
     Raises:
         XbenchError: the weights are not those that the card is about.
-    """
+    """  # noqa: DOC501
     _check(card, weights)
     try:
         return restored(safetensors.torch.load_file(weights))
