@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from xbench import Batch, ModelView, compare, gate, leaderboard, manifests, runs, workflow
+from xbench import Batch, ModelView, compare, gate, leaderboard, manifests, runs, side_by_side, workflow
 from xbench.cli import app
 from xbench.data import Item
 from xbench.errors import XbenchError
@@ -413,7 +413,7 @@ def test_a_sheet_shows_the_items_that_differ_most(tiny_suite, tmp_path, drawn):
     differences = compare.differing(report, "tiny_mass")
     assert {d.figure.column.dataset for d in differences} == {"tiny_pictures", "tiny_pictures(n=3)"}
     out = tmp_path / "sheet.png"
-    said = comparisons.to_sheet(report, (done.folder, done.folder), differences, 5, out)
+    said = side_by_side.to_sheet(report, (done.folder, done.folder), differences, 5, out)
     assert said == f"5 items explained anew: {out}"
     (sheet,) = drawn
     assert len(sheet) == 5
@@ -443,7 +443,7 @@ def test_a_sheet_of_two_runs_shows_each_run_s_own_map(tiny_suite, tmp_path, draw
     old, new = ((done.rows, done.manifest) for done in runs_)
     report = compare.of_runs(new, old)
     differences = [d for d in compare.differing(report, "tiny_mass") if d.figure.methods[0] == "tiny_gradient"]
-    said = comparisons.to_sheet(report, (runs_[1].folder, runs_[0].folder), differences, 1, tmp_path / "sheet.png")
+    said = side_by_side.to_sheet(report, (runs_[1].folder, runs_[0].folder), differences, 1, tmp_path / "sheet.png")
     assert said.startswith("1 item explained anew: ")
     target = registry.dataset("tiny_pictures")().classes.names.index(differences[0].target)
     (captioned, _), (one, first), (two, second) = drawn[0][0]
@@ -461,13 +461,13 @@ def test_values_that_have_changed_since_are_said(tiny_suite, tmp_path):
     moved = done.rows.assign(value=done.rows["value"].where(done.rows["method"] != "tiny_cam", 0.9))
     report = compare.of_methods((moved, done.manifest), "tiny_cam", "tiny_gradient")
     differences = compare.differing(report, "tiny_mass")
-    said = comparisons.to_sheet(report, (done.folder, done.folder), differences, 3, tmp_path / "s.png")
+    said = side_by_side.to_sheet(report, (done.folder, done.folder), differences, 3, tmp_path / "s.png")
     assert said.startswith("3 items explained anew (3 values differ from the run's: nothing that they depend on has changed")
     older = compare.of_methods((moved.assign(cache_key="older"), done.manifest), "tiny_cam", "tiny_gradient")
-    said = comparisons.to_sheet(older, (done.folder,) * 2, compare.differing(older, "tiny_mass"), 3, tmp_path / "s.png")
+    said = side_by_side.to_sheet(older, (done.folder,) * 2, compare.differing(older, "tiny_mass"), 3, tmp_path / "s.png")
     assert "(3 values differ from the run's: they were computed by other code, libraries, weights, pictures or settings" in said
     there = compare.of_methods((moved, done.manifest.but(device="cuda:0")), "tiny_cam", "tiny_gradient")
-    said = comparisons.to_sheet(there, (done.folder,) * 2, compare.differing(there, "tiny_mass"), 3, tmp_path / "s.png")
+    said = side_by_side.to_sheet(there, (done.folder,) * 2, compare.differing(there, "tiny_mass"), 3, tmp_path / "s.png")
     assert "(3 values differ from the run's: they were computed on cuda:0, and here on the CPU)" in said
 
 
@@ -491,7 +491,7 @@ def test_where_nothing_has_changed_nothing_is_said_to_have(metric, tiny_suite, t
     out = tmp_path / "sheet.png"
     assert len(differences) > 1
     assert (
-        comparisons.to_sheet(report, (done.folder,) * 2, differences, 9, out) == f"{len(differences)} items explained anew: {out}"
+        side_by_side.to_sheet(report, (done.folder,) * 2, differences, 9, out) == f"{len(differences)} items explained anew: {out}"
     )
 
 
@@ -501,7 +501,7 @@ def test_a_merged_run_shows_what_its_gallery_keeps(tiny_suite, tmp_path, drawn):
     assert merged[1].local.request is None
     report = compare.of_methods(merged, "tiny_cam", "tiny_gradient")
     differences = compare.differing(report, "tiny_mass")
-    said = comparisons.to_sheet(report, (tmp_path / "merged",) * 2, differences, 3, tmp_path / "sheet.png")
+    said = side_by_side.to_sheet(report, (tmp_path / "merged",) * 2, differences, 3, tmp_path / "sheet.png")
     assert said.startswith("3 of the items that the run's gallery keeps, for none can be explained again here: the run is merged")
     gallery = Store(tmp_path / "merged").gallery()
     kept = [d for d in differences if Key("tiny_net", d.figure.column.dataset, d.item) in gallery]
@@ -526,7 +526,7 @@ def test_what_is_not_at_hand_is_named(tiny_suite, tmp_path, change, why):
     change(done.manifest)
     report = compare.of_methods((done.rows, done.manifest), "tiny_cam", "tiny_gradient")
     differences = [d for d in compare.differing(report, "tiny_mass") if d.figure.column.dataset == "tiny_pictures"]
-    said = comparisons.to_sheet(report, (done.folder, done.folder), differences, 9, tmp_path / "sheet.png")
+    said = side_by_side.to_sheet(report, (done.folder, done.folder), differences, 9, tmp_path / "sheet.png")
     assert said.startswith("no sheet is written: 0 of the items that the run's gallery keeps")
     assert why in said
     assert not (tmp_path / "sheet.png").exists()
@@ -535,7 +535,7 @@ def test_what_is_not_at_hand_is_named(tiny_suite, tmp_path, change, why):
 def test_no_sheet_where_nothing_differs(tiny_suite, tmp_path):
     done = workflow.run(tiny_suite, out=tmp_path / "run")
     report = compare.of_runs((done.rows, done.manifest), (done.rows.copy(), done.manifest))
-    said = comparisons.to_sheet(report, (done.folder,) * 2, compare.differing(report), 3, tmp_path / "sheet.png")
+    said = side_by_side.to_sheet(report, (done.folder,) * 2, compare.differing(report), 3, tmp_path / "sheet.png")
     assert said == "no sheet is written: no item differs"
 
 
@@ -543,9 +543,9 @@ def test_maps_that_the_run_keeps_are_read(tiny_suite, tmp_path, monkeypatch, dra
     done = workflow.run(tiny_suite, out=tmp_path / "run", save_maps=True)
     report = compare.of_methods((done.rows, done.manifest), "tiny_cam", "tiny_gradient")
     differences = compare.differing(report, "tiny_mass")[:1]
-    comparisons.to_sheet(report, (done.folder, done.folder), differences, 1, tmp_path / "a.png")
+    side_by_side.to_sheet(report, (done.folder, done.folder), differences, 1, tmp_path / "a.png")
     monkeypatch.setattr(ModelView, "feature_gradients", None)  # tiny_cam cannot be computed
-    said = comparisons.to_sheet(report, (done.folder, done.folder), differences, 1, tmp_path / "b.png")
+    said = side_by_side.to_sheet(report, (done.folder, done.folder), differences, 1, tmp_path / "b.png")
     assert said.startswith("1 item explained anew: ")
     assert all((a[1] == b[1]).all() for one, other in zip(*drawn, strict=True) for a, b in zip(one, other, strict=True))
 

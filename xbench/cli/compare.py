@@ -35,4 +35,6 @@ def compare(
     else:
         print(renderers[format](report, differences[:pictures]), end="")
     if out is not None:  # apart from the text, which may be JSON
-        print(comparisons.to_sheet(report, folders, differences, pictures, out), file=sys.stderr)
+        from xbench import side_by_side
+
+        print(side_by_side.to_sheet(report, folders, differences, pictures, out), file=sys.stderr)

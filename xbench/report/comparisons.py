@@ -1,37 +1,27 @@
-"""What compare says, in several forms: lines for a terminal, Markdown, JSON, and a sheet of the pictures that differ most."""
+"""What compare says, in several forms: lines for a terminal, Markdown, JSON."""
 
 from __future__ import annotations
 
 import json
 import math
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xbench import signflip, stats
 from xbench.compare import Difference, Figure, Finding, Names, Report, Spending
-from xbench.errors import XbenchError
-from xbench.gallery import Gallery, Key
-from xbench.manifests import Manifest
 from xbench.panels import ARROWS
 from xbench.report.tables import count, number
 from xbench.stats import Estimate
-from xbench.store import Store
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from xbench.report.pictures import Pixels
-
-    Row = list[tuple[str, Pixels]]
 
 MOST_NAMED = 6  # figures that a closing sentence names on each side
-CAPTION = 26  # letters in a line of a picture's caption
 WIDE = 150  # a terminal's columns
 HEADING = 20  # letters in a line of a column's heading
 TEXTS = ("method", "dataset", "metric", "verdict")
@@ -49,7 +39,7 @@ def to_terminal(report: Report, differences: Sequence[Difference], width: int = 
     names = _columns(report)
     kept = [i for i, name in enumerate(names) if wide or name not in FURTHER]
     for models in report.models:
-        title = _model(models)
+        title = model_name(models)
         grid = Table(
             title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
         )
@@ -82,7 +72,7 @@ def to_markdown(report: Report, differences: Sequence[Difference]) -> str:
     names = _columns(report)
     rule = ["---" if name in TEXTS else "---:" for name in names]
     for models in report.models:
-        out += [f"## {_model(models)}", "", f"| {' | '.join(names)} |", f"|{'|'.join(rule)}|"]
+        out += [f"## {model_name(models)}", "", f"| {' | '.join(names)} |", f"|{'|'.join(rule)}|"]
         out += [f"| {' | '.join(_cells(report, finding))} |" for finding in _of(report, models)]
         out += ["", *(f"- {line}" for line in _closing(report, models)), ""]
     out += [f"- {note}" for note in _notes(report)]
@@ -103,14 +93,14 @@ def to_json(report: Report, differences: Sequence[Difference]) -> str:
             for s in report.spendings
             for side in (0, 1)
         ],
-        "models": {_model(models): _closing(report, models) for models in report.models},
+        "models": {model_name(models): _closing(report, models) for models in report.models},
         "notes": _notes(report),
         "items": [
             {
                 "item": d.item,
                 "target": d.target,
-                "method": _method(d.figure),
-                "model": _model(d.figure.models),
+                "method": method_name(d.figure),
+                "model": model_name(d.figure.models),
                 "dataset": d.figure.column.dataset,
                 "metric": d.figure.column.metric,
                 "values": list(d.values),
@@ -120,109 +110,6 @@ def to_json(report: Report, differences: Sequence[Difference]) -> str:
         ],
     }
     return json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def to_sheet(report: Report, folders: tuple[Path, Path], differences: Sequence[Difference], most: int, path: Path) -> str:
-    """Write a sheet of the items that differ most: picture, then the map of either side. -> a sentence that says what it shows.
-
-    The maps are made anew; where that cannot be done here, the items that the runs' galleries keep are shown.
-
-    Args:
-        report: the comparison.
-        folders: run directories of the sides.
-        differences: as ``compare.differing`` sorts them.
-        most: items to show.
-        path: the file to write, in the format of its suffix.
-
-    Raises:
-        XbenchError: the file cannot be written.
-    """
-    from xbench.report import pictures
-
-    try:
-        rows, differing = _remade(report, folders, differences[:most])
-        said = f"{len(rows)} item{'s' if len(rows) > 1 else ''} explained anew"
-        if differing:
-            whys = [f"{n} values differ from the run's: {why}" for why, n in differing.items()]
-            said += f" ({'; '.join(whys)})"
-    except XbenchError as error:
-        kept = Store(folders[0]).gallery(), Store(folders[1]).gallery()
-        rows = [_row(report, d, kept) for d in differences if _pictured(d, kept)][:most]
-        said = f"{len(rows)} of the items that the run's gallery keeps, for none can be explained again here: {error}"
-    if not rows:
-        return f"no sheet is written: {said}" if differences else "no sheet is written: no item differs"
-    pictures.sheet(rows, path)
-    return f"{said}: {path}"
-
-
-def _remade(report: Report, folders: tuple[Path, Path], differences: Sequence[Difference]) -> tuple[list[Row], Counter[str]]:
-    """(a row of pictures per difference; why values made anew are not those of the rows -> how many)."""
-    from xbench import remake
-
-    rows: dict[Difference, Row] = {}
-    differing: Counter[str] = Counter()
-    for figure in dict.fromkeys(d.figure for d in differences):
-        mine = [d for d in differences if d.figure is figure]
-        items = {d.item for d in mine}
-        galleries = []
-        for side, (folder, (known, manifest)) in enumerate(zip(folders, report.runs, strict=True)):
-            methods = [figure.methods[side]]
-            made = remake.explain(folder, manifest, figure.models[side], figure.column, methods, items)
-            galleries.append(made.gallery)
-            its = (known["method"] == methods[0]) & (known["model"] == figure.models[side])
-            its &= known["protocol_key"] == figure.column.key
-            keys = dict(zip(known["item"][its], known["cache_key"][its], strict=True))
-            for d in mine:
-                cell = methods[0], d.item
-                if not math.isclose(d.values[side], made.values.get(cell, math.nan), rel_tol=1e-3, abs_tol=1e-4):
-                    differing[_because(manifest, keys[d.item] == made.keys.get(cell))] += 1
-        both = galleries[0], galleries[1]
-        lost = [d.item for d in mine if not _pictured(d, both)]
-        if lost:
-            raise XbenchError(f"{', '.join(lost)} of {figure.column.dataset} cannot be explained any more")
-        rows |= {d: _row(report, d, both) for d in mine}
-    return [rows[d] for d in differences], differing
-
-
-def _because(manifest: Manifest, same_key: bool) -> str:
-    """Why a value made anew is another one. same_key: whether all that it depends on is as it was."""
-    if (device := manifest.device) not in ("", "cpu"):  # part of the key, so that this says nothing more
-        return f"they were computed on {device}, and here on the CPU"
-    if same_key:
-        return "nothing that they depend on has changed, so that the method or the metric does not give the same twice"
-    return "they were computed by other code, libraries, weights, pictures or settings than those at hand"
-
-
-def _keys(difference: Difference, side: int) -> tuple[Key, Key]:
-    """The gallery's keys of an item: its picture, and a side's map."""
-    figure = difference.figure
-    key = Key(figure.models[side], figure.column.dataset, difference.item)
-    return key, key.of(figure.methods[side])
-
-
-def _pictured(difference: Difference, galleries: tuple[Gallery, Gallery]) -> bool:
-    return all(key in gallery for side, gallery in enumerate(galleries) for key in _keys(difference, side))
-
-
-def _row(report: Report, difference: Difference, galleries: tuple[Gallery, Gallery]) -> Row:
-    from xbench.report import pictures
-
-    figure = difference.figure
-    facts = [difference.item, difference.target]
-    facts += [_model(figure.models)] if len(report.models) > 1 else []
-    facts += [_method(figure)] if report.two_runs else []
-    row = []
-    for side, gallery in enumerate(galleries):
-        picture, map_ = (gallery[key] for key in _keys(difference, side))
-        value = f"{figure.column.label} {number(difference.values[side])}"
-        row.append((_caption([report.names[side], value]), pictures.overlay(picture, map_)))
-        if side == 0:
-            row.insert(0, (_caption(facts), picture))
-    return row
-
-
-def _caption(lines: Sequence[str]) -> str:
-    return "\n".join(part for line in lines for part in textwrap.wrap(line, CAPTION))
 
 
 def _of(report: Report, models: Names) -> list[Finding]:
@@ -275,12 +162,12 @@ def _closing(report: Report, models: Names) -> list[str]:
     parts = []
     for side, name in enumerate(report.names):
         won = [finding.figure for finding in found if finding.better == side]
-        named = [f"{_method(figure)}: {figure.name}" if report.two_runs else figure.name for figure in won]
+        named = [f"{method_name(figure)}: {figure.name}" if report.two_runs else figure.name for figure in won]
         named = named[:MOST_NAMED] + ([f"{len(won) - MOST_NAMED} more"] if len(won) > MOST_NAMED else [])
         parts.append(f"{name} is better on {len(won)}" + (f" ({'; '.join(named)})" if named else ""))
     apart = sum(finding.better is None for finding in found)
     total = f"{len(found)} figure" + ("s" if len(found) > 1 else "")
-    return [f"{_model(models)}: of {total}, {parts[0]}, {parts[1]}, and {apart} cannot be told apart", *_costs(report, models)]
+    return [f"{model_name(models)}: of {total}, {parts[0]}, {parts[1]}, and {apart} cannot be told apart", *_costs(report, models)]
 
 
 def _costs(report: Report, models: Names) -> list[str]:
@@ -348,7 +235,7 @@ def _notes(report: Report) -> list[str]:
 
 
 def _place(figure: Figure, several: bool) -> str:
-    return (f"{_method(figure)}, " if several else "") + f"{figure.name}, {_model(figure.models)}"
+    return (f"{method_name(figure)}, " if several else "") + f"{figure.name}, {model_name(figure.models)}"
 
 
 def _where(differences: Sequence[Difference]) -> str:
@@ -358,8 +245,8 @@ def _where(differences: Sequence[Difference]) -> str:
 def _sentence(report: Report, difference: Difference) -> str:
     figure = difference.figure
     first, second = (f"{name} {number(value)}" for name, value in zip(report.names, difference.values, strict=True))
-    method = f"{_method(figure)}, " if report.two_runs else ""
-    where = f"{method}{figure.column.dataset}, {_model(figure.models)}"
+    method = f"{method_name(figure)}, " if report.two_runs else ""
+    where = f"{method}{figure.column.dataset}, {model_name(figure.models)}"
     return f"{difference.item} ({difference.target}): {first}, {second}, difference {difference.gain:+.3f}; {where}"
 
 
@@ -389,9 +276,11 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
 
 
-def _model(models: Names) -> str:
+def model_name(models: Names) -> str:
+    """The model of both sides, or both."""
     return " and ".join(dict.fromkeys(models))
 
 
-def _method(figure: Figure) -> str:
+def method_name(figure: Figure) -> str:
+    """The method of both sides, or both."""
     return " and ".join(dict.fromkeys(figure.methods))
