@@ -15,11 +15,11 @@ import pytorch_grad_cam
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from xbench.data import Batch, Item
+from xbench.data.samples import Batch, Item
 from xbench.host import keep_memory
-from xbench.maps import resize
-from xbench.modelview import Model, ModelView
-from xbench.registry import registry
+from xbench.maps.saliency import resize
+from xbench.network.model import Model, ModelView
+from xbench.plugins.registry import registry
 
 PAIRS = {
     "grad_cam": "GradCAM",

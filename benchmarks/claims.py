@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-import xbench.stats
-from xbench import agreement, signflip
-from xbench.stats import Scores
+import xbench.stats.bootstrap
+from xbench.stats import agreement, signflip
+from xbench.stats.bootstrap import Scores
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -171,7 +171,7 @@ def rivals(random: np.random.Generator, claim: str, found: Array, scores: Scores
 
 def simulate(claim: str, kind: str, items: int, methods: int, times: int, seed: int) -> tuple[dict[str, list], dict[str, list]]:
     """(rule -> whether each column has a false claim; rule -> the fraction of true differences that it found in each)."""
-    signflip.FLIPS = signflip.MORE_FLIPS = xbench.stats.RESAMPLES = RESAMPLES
+    signflip.FLIPS = signflip.MORE_FLIPS = xbench.stats.bootstrap.RESAMPLES = RESAMPLES
     random = np.random.default_rng([CLAIMS.index(claim), KINDS.index(kind), items, methods, seed])
     rows, places = judged(claim, methods)
     pairs = [(int(a), int(b)) for a, b in places]

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 from xbench.models.open_clip_zoo import _encode, _network
 
-from xbench.classes import ClassList
-from xbench.data import Batch, Item
+from xbench.data.classes import ClassList
+from xbench.data.samples import Batch, Item
 from xbench.host import keep_memory
-from xbench.modelview import Model, ModelView, Preprocessing
-from xbench.registry import registry
-from xbench.zero_shot import classifier, retold
+from xbench.network.model import Model, ModelView, Preprocessing
+from xbench.network.zero_shot import classifier, retold
+from xbench.plugins.registry import registry
 
 METHODS = ("itsm", "clip_surgery", "clip_surgery_single", "grad_eclip", "mmel", "token_selection")
 HEAD = "| network, side | | one text, MB | a hundred, MB | time, passes |\n|---|---|---:|---:|---:|"

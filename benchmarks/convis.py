@@ -17,13 +17,13 @@ import open_clip
 import torch
 from xbench.models.open_clip_zoo import _encode, _network, _preprocessing
 
-from xbench.classes import ClassList
-from xbench.data import Batch, Item
+from xbench.data.classes import ClassList
+from xbench.data.samples import Batch, Item
+from xbench.data.wordnet import compact
 from xbench.host import keep_memory
-from xbench.modelview import Model, ModelView
-from xbench.registry import registry
-from xbench.wordnet import compact
-from xbench.zero_shot import classifier
+from xbench.network.model import Model, ModelView
+from xbench.network.zero_shot import classifier
+from xbench.plugins.registry import registry
 
 CONCEPTS = ("bird.n.01", "dog.n.01", "vehicle.n.01", "plant.n.02", "furniture.n.01", "food.n.02", "person.n.01", "building.n.01")
 

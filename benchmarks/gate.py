@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xbench import gate
-from xbench.gate import Margins
-from xbench.pairing import Pair
-from xbench.panels import Column
-from xbench.stats import Scores
+from xbench.stats.bootstrap import Scores
+from xbench.tables import gate
+from xbench.tables.gate import Margins
+from xbench.tables.pairing import Pair
+from xbench.tables.panels import Column
 
 DATA = Path(__file__).with_name("retrained.parquet")
 ITEMS = (20, 200, 2000)

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from xbench.stats import CONFIDENCE, Estimate, Scores
+from xbench.stats.bootstrap import CONFIDENCE, Estimate, Scores
 
 Array = NDArray[np.float64]
 CLUSTERS = (20, 50, 100, 200, 1000)

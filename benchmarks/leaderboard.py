@@ -24,8 +24,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from xbench import manifests
-from xbench.store import SCHEMA, Store, canonical, coded, concat
+from xbench.store import manifests
+from xbench.store.directory import SCHEMA, Store, canonical, coded, concat
 
 ITEMS = 1000
 FACTS = ("reading, s", "building, s", "both, s", "peak memory, MB")
@@ -115,7 +115,7 @@ def _column(random: np.random.Generator, key: str, metric: str, pictures: NDArra
 
 def measure(folder: Path) -> None:
     """Print what this very process needs for the leaderboard of a run directory."""
-    from xbench import leaderboard, runs
+    from xbench.tables import leaderboard, runs
 
     start = time.perf_counter()
     rows, manifest = runs.read(folder)

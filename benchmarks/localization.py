@@ -25,10 +25,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from xbench.data import Box, Truth
-from xbench.maps import resize
-from xbench.reductions import is_vector
-from xbench.registry import registry
+from xbench.data.samples import Box, Truth
+from xbench.maps.saliency import resize
+from xbench.plugins.reductions import is_vector
+from xbench.plugins.registry import registry
 
 SIDE, METHODS = 224, 10  # maps per item, as a run has them
 QUANTUS = {

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xbench.data import Batch, Item
+from xbench.data.samples import Batch, Item
 from xbench.host import keep_memory
-from xbench.modelview import Model, ModelView
-from xbench.registry import registry
+from xbench.network.model import Model, ModelView
+from xbench.plugins.registry import registry
 
 Library = Callable[[Model, Batch], Any]
 

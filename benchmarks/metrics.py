@@ -39,14 +39,14 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 from xbench.metrics.faithfulness._imputation import impute
 
-from xbench.classes import imagenet_1k
-from xbench.data import Batch, Item
-from xbench.folding import folded
+from xbench.data.classes import imagenet_1k
+from xbench.data.samples import Batch, Item
 from xbench.host import keep_memory
-from xbench.maps import SaliencyMap
-from xbench.modelview import Model, ModelView, Preprocessing
-from xbench.probing import Prober
-from xbench.registry import registry
+from xbench.maps.perturbation import Prober
+from xbench.maps.saliency import SaliencyMap
+from xbench.network.folding import folded
+from xbench.network.model import Model, ModelView, Preprocessing
+from xbench.plugins.registry import registry
 
 Work = Callable[[], object]
 
@@ -440,8 +440,8 @@ def _by_quantus(module: ModuleType, picture: Tensor, removed: Tensor) -> Tensor:
 PEAK = """
 import sys, tempfile
 from pathlib import Path
-from xbench.suite import Selection, Suite, Track
-from xbench.workflow import run
+from xbench.plan.suite import Selection, Suite, Track
+from xbench.run.pipeline import run
 
 def peak(count):
     judges = ["deletion(steps=exact(4))", "insertion(steps=exact(4))"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torchvision.io import write_png
 
-from xbench import pictures
-from xbench.registry import registry
+from xbench.data import images
+from xbench.plugins.registry import registry
 
 COUNT = 400
 GOAL = 500  # pictures a second and core
@@ -31,7 +31,7 @@ def main() -> None:
                 write_png(sample.image, str(file))
             start = time.process_time()
             for file in files:
-                pictures.read(file)
+                images.read(file)
             reading = time.process_time() - start
         print(
             f"{spec:20} {COUNT / drawing:6.0f} pictures a second with masks and captions (goal {GOAL}), "

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from xbench import Box, ClassList, Dataset, XbenchError, dataset
+from xbench.plugin import Box, ClassList, Dataset, XbenchError, dataset
 
 from .readers import voc
 from .readers.coco import Objects, read_objects

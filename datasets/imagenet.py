@@ -6,8 +6,7 @@ import itertools
 import os
 from pathlib import Path
 
-from xbench import Dataset, XbenchError, dataset
-from xbench.classes import imagenet_1k
+from xbench.plugin import Dataset, XbenchError, dataset, imagenet_1k
 
 from .readers import voc
 from .readers.labelled import Known, Labelled

@@ -9,9 +9,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from xbench import Dataset, Entry, Sample, XbenchError, dataset, pictures
-from xbench.classes import imagenet_1k
-from xbench.keys import digest, file_digest
+from xbench.plugin import Dataset, Entry, Sample, XbenchError, dataset, digest, file_digest, imagenet_1k, images
 
 
 class Photos(Dataset):
@@ -32,7 +30,7 @@ class Photos(Dataset):
 
     def load(self, id: str) -> Sample:
         path = next(path for path in self.files if path.stem == id)
-        return Sample(id, pictures.read(path), (_label(path),))
+        return Sample(id, images.read(path), (_label(path),))
 
 
 def _label(path: Path) -> int:

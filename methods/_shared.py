@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xbench import Batch, XbenchError
+from xbench.plugin import Batch, XbenchError
 
 
 def require(holds: bool, rule: str) -> None:

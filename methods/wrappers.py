@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xbench import Batch, Method, ModelView, NotApplicable, method
-from xbench.maps import resize
+from xbench.plugin import Batch, Method, ModelView, NotApplicable, method, resize
 
 from ._shared import noisy, require
 

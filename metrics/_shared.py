@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xbench import XbenchError
+from xbench.plugin import XbenchError
 
 
 def at_least(least: int, **parameters: int) -> None:

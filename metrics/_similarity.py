@@ -7,7 +7,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional
 
-from xbench import SaliencyMap
+from xbench.plugin import SaliencyMap
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM (Wang et al. 2004, sec. III C)
 C1, C2 = 0.01**2, 0.03**2

@@ -16,7 +16,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from xbench import XbenchError
+from xbench.plugin import XbenchError
 
 # Where training scripts put the weights; averaged ones first, since those are what their authors evaluate.
 ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")

@@ -6,8 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from xbench import ClassList, XbenchError
-from xbench.classes import imagenet_1k
+from xbench.plugin import ClassList, XbenchError, imagenet_1k
 
 NAMED = {
     11221: "imagenet-21k-miil",

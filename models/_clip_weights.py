@@ -15,8 +15,7 @@ import open_clip
 from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
 
-from xbench import XbenchError
-from xbench.keys import file_digest
+from xbench.plugin import XbenchError, file_digest
 
 from ._checkpoints import Checkpoint
 from ._downloads import absent, cached, downloads

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from xbench import XbenchError
-from xbench.keys import file_digest
+from xbench.plugin import XbenchError, file_digest
 
 
 def cached(url: str, spec: str) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from xbench import XbenchError
+from xbench.plugin import XbenchError
 
 from ._checkpoints import Checkpoint
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import huggingface_hub
 import huggingface_hub.errors
 
-from xbench import XbenchError
+from xbench.plugin import XbenchError
 
 
 def in_cache(repository: str, files: Sequence[str]) -> Path | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xbench import XbenchError
-from xbench.zero_shot import fill
+from xbench.plugin import XbenchError, fill
 
 EXAMPLE = "a photo of a {}."
 ENSEMBLES = ("openai_80", "openai_7")  # of CLIP's repository, as open_clip has them; the seven are the best of the eighty

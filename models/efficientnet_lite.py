@@ -8,9 +8,7 @@ from pathlib import Path
 import timm
 import torch
 
-from xbench import Model, Preprocessing, XbenchError, model
-from xbench.classes import imagenet_1k
-from xbench.keys import file_digest
+from xbench.plugin import Model, Preprocessing, XbenchError, file_digest, imagenet_1k, model
 
 LICENCE = "Apache-2.0 (the package's LICENSE file; its metadata names none)"
 CARD = (

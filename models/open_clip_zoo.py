@@ -12,9 +12,19 @@ import open_clip
 from open_clip.transform import PreprocessCfg
 from torch import Tensor, nn
 
-from xbench import ClassList, Model, Preprocessing, XbenchError, model, towers
-from xbench.classes import imagenet_1k
-from xbench.zero_shot import Encoder, classifier, counted, fill
+from xbench.plugin import (
+    ClassList,
+    Encoder,
+    Model,
+    Preprocessing,
+    XbenchError,
+    classifier,
+    counted,
+    fill,
+    imagenet_1k,
+    model,
+    towers,
+)
 
 from ._checkpoints import Checkpoint, read
 from ._classlists import _lines, _parse

@@ -18,7 +18,7 @@ from timm.data.config import resolve_model_data_config
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import nn
 
-from xbench import ClassList, Model, Preprocessing, XbenchError, model
+from xbench.plugin import ClassList, Model, Preprocessing, XbenchError, model
 
 from ._checkpoints import Checkpoint, read
 from ._classlists import class_list

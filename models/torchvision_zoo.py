@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision import models
 
-from xbench import Model, Preprocessing, XbenchError, model
+from xbench.plugin import Model, Preprocessing, XbenchError, model
 
 from ._checkpoints import Checkpoint, read
 from ._classlists import class_list

@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from xbench import ClassList, Model, XbenchError, model
-from xbench.registry import registry
-from xbench.training import cards
-from xbench.training.cards import Card
-from xbench.zero_shot import classifier, fill
+from xbench.plugin import Card, ClassList, Model, XbenchError, cards, classifier, fill, model, registry
 
 from ._classlists import _lines, _parse
 from ._templates import templates

@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from xbench.registry import registry
-from xbench.suite import Suite, Track
+from xbench.plan.suite import Suite, Track
+from xbench.plugins.registry import registry
 
 TINY = Path(__file__).with_name("tiny.py")
 CLIPS = Path(__file__).with_name("tiny_clips.py")

@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from xbench import suite, wordnet, workflow
 from xbench.cli import app
+from xbench.data import wordnet
 from xbench.errors import XbenchError
-from xbench.registry import registry
-from xbench.suite import Suite, Track
+from xbench.plan import suite
+from xbench.plan.suite import Suite, Track
+from xbench.plugins.registry import registry
+from xbench.run import pipeline
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -56,7 +58,7 @@ def test_commands_exist_with_their_options(page):
 def test_methods_of_the_page_run(plug_in, tiny_suite, tmp_path):
     plug_in("method.md")
     methods = ["my_cam", "my_cam(power=2.0)", "my_quarters"]
-    rows = workflow.run(tiny_suite.model_copy(update={"methods": methods}), out=tmp_path / "run").rows
+    rows = pipeline.run(tiny_suite.model_copy(update={"methods": methods}), out=tmp_path / "run").rows
     assert set(rows[rows["method"].isin(methods)]["status"]) == {"ok"}
     assert rows[rows["method"] == "my_quarters"]["forwards"].eq(4).all()
 
@@ -64,7 +66,7 @@ def test_methods_of_the_page_run(plug_in, tiny_suite, tmp_path):
 def test_metrics_of_the_page_run(plug_in, tiny_suite, tmp_path):
     plug_in("metric.md")
     track = Track(dataset="tiny_pictures", metrics=["my_share", "my_drop(share=0.2)"], target="label")
-    rows = workflow.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run").rows
+    rows = pipeline.run(tiny_suite.model_copy(update={"tracks": [track]}), out=tmp_path / "run").rows
     assert set(rows["status"]) == {"ok"}
     assert rows[(rows["method"] == "tiny_truth") & (rows["metric"] == "my_share")]["value"].eq(1).all()
 
@@ -77,7 +79,7 @@ def test_the_dataset_and_the_model_of_the_pages_run_together(plug_in, tiny_suite
     for i, name in enumerate(("cat_10_20_60_70", "dog_5_5_40_80")):
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (100, 90, 3), dtype=np.uint8)).save(tmp_path / f"{name}.jpg")
     track = Track(dataset=f'tagged("{tmp_path}")', metrics=["tiny_mass", "tiny_deletion"], target="label", view="squash")
-    rows = workflow.run(tiny_suite.model_copy(update={"tracks": [track], "models": ["my_net"]}), out=tmp_path / "run").rows
+    rows = pipeline.run(tiny_suite.model_copy(update={"tracks": [track], "models": ["my_net"]}), out=tmp_path / "run").rows
     assert set(rows["status"]) == {"ok"}
     assert set(rows["item"]) == {"cat_10_20_60_70", "dog_5_5_40_80"}
 
@@ -85,7 +87,7 @@ def test_the_dataset_and_the_model_of_the_pages_run_together(plug_in, tiny_suite
 def test_the_trainer_of_the_page_trains_by_its_recipe_and_its_model_is_opened(plug_in, tmp_path):
     """On small pictures; the file is given as --plugin gives it, which the recipe needs."""
     pytest.importorskip("lightning")
-    from xbench.training import recipes, session
+    from xbench.train import recipes, session
 
     (toml,) = blocks("trainer.md", "toml")
     (tmp_path / "my_recipe.toml").write_text(toml)
@@ -130,7 +132,7 @@ def test_the_suite_of_the_pictures_page_runs_from_nothing(tmp_path, monkeypatch)
     Path("my_photos.toml").write_text(photos)
     mine = suite.load(Path("my_suite.toml")).model_copy(update={"batch_size": 2, "block": 2})
     assert isinstance(mine, Suite)
-    done = workflow.run(mine, suite.Selection(limit=4, metrics=["pointing_game", "energy_pointing_game", "max_box_acc"]))
+    done = pipeline.run(mine, suite.Selection(limit=4, metrics=["pointing_game", "energy_pointing_game", "max_box_acc"]))
     assert done.rows["item"].nunique() == 4
     assert set(done.rows["status"]) == {"ok"}
     targets = done.rows.groupby("item")["target"].first()
@@ -140,7 +142,7 @@ def test_the_suite_of_the_pictures_page_runs_from_nothing(tmp_path, monkeypatch)
     assert json.loads((done.folder / "manifest.json").read_text())["complete"]
     (tmp_path / "my" / "pictures" / "cat").rename(tmp_path / "my" / "photos")
     flat = suite.load(Path("my_photos.toml")).model_copy(update={"batch_size": 2, "block": 2})
-    rows = workflow.run(
+    rows = pipeline.run(
         flat, suite.Selection(models=["torchvision/resnet18@mine.pt(classes=classes.txt)"], methods=["grad_cam"])
     ).rows
     assert set(rows["status"]) == {"ok"}
@@ -170,8 +172,8 @@ def test_links_between_pages_lead_somewhere():
 
 
 def test_the_rows_page_has_every_column_and_key():
-    from xbench.manifests import FORMAT, Local, Manifest, Submission
-    from xbench.store import SCHEMA
+    from xbench.store.directory import SCHEMA
+    from xbench.store.manifests import FORMAT, Local, Manifest, Submission
 
     text = (DOCS / "rows.md").read_text(encoding="utf-8")
     columns, keys = text.split("## The manifest")
@@ -206,7 +208,7 @@ def test_the_queries_of_the_rows_page_print_what_it_shows(monkeypatch, tmp_path,
 
 def test_the_networks_of_the_page_are_those_that_ship():
     """Its figures are the cards'."""
-    from xbench.training import cards
+    from xbench.train import cards
 
     folder = DOCS.parent / "models" / "weights"
     lines = dict(re.findall(r"^\| `scenes/(\w+)` \|(.+)\|$", (DOCS / "scenes.md").read_text(encoding="utf-8"), re.MULTILINE))

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from xbench import keys
 from xbench.errors import XbenchError
-from xbench.plugins import BOUND
-from xbench.registry import registry
-from xbench.specs import Spec
+from xbench.plan import keys
+from xbench.plugins.declarations import BOUND
+from xbench.plugins.registry import registry
+from xbench.plugins.specs import Spec
 
 ROOT = Path(__file__).parent.parent
 FAMILIES = ("methods", "metrics", "datasets", "models", "trainers")
@@ -58,11 +58,11 @@ def test_a_family_imports_the_core_and_its_siblings_only(path):
 
 def test_the_training_room_names_no_trainer():
     """What a recipe can train is asked of the registry."""
-    from xbench.registry import registry
+    from xbench.plugins.registry import registry
 
     known = registry.ids("trainer")
     assert len(known) >= 4
-    for path in [*sorted((ROOT / "xbench" / "training").glob("*.py")), ROOT / "xbench" / "cli.py"]:
+    for path in [*sorted((ROOT / "xbench" / "train").glob("*.py")), *sorted((ROOT / "xbench" / "cli").glob("*.py"))]:
         for id in known:
             assert not re.search(rf"[\"'`\[]{id}[\"'`\]]", path.read_text()), f"{path.name} names {id}"
 
@@ -160,9 +160,9 @@ def test_the_wheel_has_everything_below_one_name(wheel, tmp_path):
     code = (
         "import xbench, pathlib\n"
         f"assert pathlib.Path(xbench.__file__).is_relative_to({str(wheel)!r})\n"
-        "from xbench import suite\nfrom xbench.registry import registry\n"
+        "from xbench.plan import suite\nfrom xbench.plugins.registry import registry\n"
         "suite.plan(suite.load(suite.find('quick')), suite.Selection(), registry)\n"
-        "from xbench import runs\nassert runs.reference('quick') is not None"
+        "from xbench.tables import runs\nassert runs.reference('quick') is not None"
     )
     done = python(code, wheel, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -192,7 +192,7 @@ def test_a_planted_type_error_is_found(wheel, tmp_path, family):
     """Quick form of `make types`: the wheel's tree, other libraries not followed."""
     shutil.copytree(wheel, tmp_path / "tree")
     planted = tmp_path / "tree" / "xbench" / family / "planted.py"
-    planted.write_text("from xbench.data import generator\n\n\ndef f() -> int:\n    return generator('a')\n")
+    planted.write_text("from xbench.data.samples import generator\n\n\ndef f() -> int:\n    return generator('a')\n")
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--ignore-missing-imports", str(planted)],
         cwd=tmp_path / "tree",

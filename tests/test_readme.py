@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from xbench import runs
+from xbench.tables import runs
 
 ROOT = Path(__file__).parent.parent
 LITE = "efficientnet_lite0"
@@ -42,7 +42,7 @@ def test_the_readmes_tables_are_the_reference(tool):
 
 
 def test_the_readmes_method_is_ten_lines_and_loads(tmp_path):
-    from xbench.registry import registry
+    from xbench.plugins.registry import registry
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     code = re.search(r"```python\n# my_method.py\n(.+?)```", text, re.DOTALL)[1]
@@ -65,8 +65,8 @@ def test_the_reference_is_small_whole_and_names_no_machine():
 
 def test_the_reference_is_what_the_code_would_compute():
     """Its protocols are today's: else a new method would not stand beside it."""
-    from xbench import keys, suite
-    from xbench.registry import registry
+    from xbench.plan import keys, suite
+    from xbench.plugins.registry import registry
 
     _, manifest = runs.reference("quick")
     plan = suite.plan(suite.load(suite.find("quick")), suite.Selection(), registry)
@@ -83,7 +83,7 @@ def test_the_reference_is_what_the_code_would_compute():
 def test_paired_findings_of_the_reference():
     """What twenty photographs can show of twelve methods and seven controls at once: Grad-CAM beats the noise of its own grid and
     its own negation on both curves, and noise per pixel in mosaics, but not on deletion, where that noise is adversarial."""
-    from xbench import leaderboard
+    from xbench.tables import leaderboard
 
     (table,) = [t for t in leaderboard.build(*runs.reference("quick")).tables if t.model == LITE]
     (line,) = [line for line in table.lines if line.method == "grad_cam"]

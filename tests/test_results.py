@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import xbench.panels
-from xbench import claims, compare, leaderboard, runs, submissions, suite, validation
-from xbench.plugins import Metric
-from xbench.registry import registry
+import xbench.tables.panels
+from xbench.plan import suite
+from xbench.plugins.declarations import Metric
+from xbench.plugins.registry import registry
 from xbench.report import validations
+from xbench.submit import submission
+from xbench.tables import claims, compare, leaderboard, runs, validation
 
 RESULTS = Path(__file__).parent.parent / "results"
 FOLDERS = sorted(p.parent for p in RESULTS.rglob("manifest.json") if "runs" not in p.relative_to(RESULTS).parts)
@@ -23,7 +25,7 @@ def test_the_reference_is_one_of_them():
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.relative_to(RESULTS).as_posix())
 def test_rows_give_the_tables(folder):
-    assert submissions.verify(folder) > 0
+    assert submission.verify(folder) > 0
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.relative_to(RESULTS).as_posix())
@@ -39,7 +41,9 @@ def test_compare_says_what_the_table_says(folder, monkeypatch):
     }
     judge = claims.of_panel  # every pair of methods asks for the same claims
     kept = functools.cache(lambda model, key: judge(*panels[model, key]))
-    panels = {(panel.model, panel.column.key): (panel, manifest.methods) for panel in xbench.panels.of_rows(rows, manifest.columns)}
+    panels = {
+        (panel.model, panel.column.key): (panel, manifest.methods) for panel in xbench.tables.panels.of_rows(rows, manifest.columns)
+    }
     monkeypatch.setattr(claims, "of_panel", lambda panel, _: kept(panel.model, panel.column.key))
     controls = {method for method, about in manifest.methods.items() if about.control}
     valued = {method: {key[:2] for key, cell in cells.items() if key[2] == method and cell.estimate.n} for *_, method in cells}

@@ -40,7 +40,7 @@ from xbench import (
     metric,
     model,
 )
-from xbench.maps import Ranking
+from xbench.maps.saliency import Ranking
 
 CLASSES = ClassList(("ant", "bee", "cat", "dog", "elk"))
 SIDE = 32

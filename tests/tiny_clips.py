@@ -6,10 +6,10 @@ import hashlib
 
 import torch
 
-from xbench.classes import ClassList
-from xbench.data import Batch, Item
-from xbench.modelview import Model, Preprocessing
-from xbench.zero_shot import classifier
+from xbench.data.classes import ClassList
+from xbench.data.samples import Batch, Item
+from xbench.network.model import Model, Preprocessing
+from xbench.network.zero_shot import classifier
 
 HOW = Preprocessing((32, 32), 1.0, (127.5,) * 3, (127.5,) * 3)
 NAMES = ("ant", "bee", "cat")

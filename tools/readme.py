@@ -6,9 +6,9 @@ import re
 import sys
 from pathlib import Path
 
-from xbench import leaderboard, runs
-from xbench.leaderboard import Cell
 from xbench.report.tables import interval, number
+from xbench.tables import leaderboard, runs
+from xbench.tables.leaderboard import Cell
 
 README = Path(__file__).parent.parent / "README.md"
 LITE, RESNET, VIT = "efficientnet_lite0", "scenes/resnet", "scenes/vit"

@@ -1,4 +1,4 @@
-"""Make xbench/wordnet.tsv.gz, the graph of nouns that ships, from WordNet 3.0's own files.
+"""Make xbench/data/wordnet.tsv.gz, the graph of nouns that ships, from WordNet 3.0's own files.
 
     apt-get install wordnet-base && python tools/wordnet.py [/usr/share/wordnet]
 
@@ -18,11 +18,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from xbench.classes import imagenet_1k
-from xbench.wordnet import Synset, WordNet, parse, to_lines
+from xbench.data.classes import imagenet_1k
+from xbench.data.wordnet import Synset, WordNet, parse, to_lines
 
 HERE = Path(__file__).parent
-MADE = HERE.parent / "xbench" / "wordnet.tsv.gz"
+MADE = HERE.parent / "xbench" / "data" / "wordnet.tsv.gz"
 NOTICE = "# Of WordNet 3.0, Copyright 2006 by Princeton University. All rights reserved. The licence is in WORDNET-LICENSE."
 OBJECTS = ("object.n.01", "body_part.n.01", "food.n.02")
 NO_OBJECTS = ("person.n.01", "location.n.01")

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xbench.training.examples import Examples, worker_count
-from xbench.training.objectives import soft_targets
+from xbench.plugin import Examples, soft_targets, worker_count
 
 PROBED = 5000  # pictures that the linear classifier is fitted to, at most
 DECAY = 1e-3  # of its weights, for features of variance 1

@@ -8,8 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xbench import Recipe, Splits, Step, Table, TimmNetwork, Trainer, XbenchError, trainer
-from xbench.training.objectives import soft_targets
+from xbench.plugin import Recipe, Splits, Step, Table, TimmNetwork, Trainer, XbenchError, soft_targets, trainer
 
 
 class Labels(Table):

@@ -8,11 +8,23 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from xbench import ClipNetwork, Opened, Recipe, Splits, Step, Trainer, trainer
-from xbench.training import networks, weights
-from xbench.training.cards import Card
-from xbench.training.objectives import Captions, contrastive_loss, prompt_sets
-from xbench.zero_shot import ZeroShot, text_embeddings
+from xbench.plugin import (
+    Captions,
+    Card,
+    ClipNetwork,
+    Opened,
+    Recipe,
+    Splits,
+    Step,
+    Trainer,
+    ZeroShot,
+    contrastive_loss,
+    networks,
+    prompt_sets,
+    text_embeddings,
+    trainer,
+    weights,
+)
 
 
 @trainer("contrast", network=ClipNetwork, cite="radford2021clip")

@@ -16,18 +16,32 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xbench import Model, Network, Opened, Preprocessing, Recipe, Splits, Step, Trainer, XbenchError, trainer
-from xbench.attention import read_off, recorded
-from xbench.keys import file_digest
-from xbench.maps import resize
-from xbench.modelview import weights_digest
-from xbench.registry import registry
-from xbench.towers import Tower
-from xbench.training.cards import Card
-from xbench.training.examples import worker_count
-from xbench.training.objectives import Captions, contrastive_loss, prompt_sets
-from xbench.training.recipes import Input
-from xbench.zero_shot import text_embeddings
+from xbench.plugin import (
+    Captions,
+    Card,
+    Input,
+    Model,
+    Network,
+    Opened,
+    Preprocessing,
+    Recipe,
+    Splits,
+    Step,
+    Tower,
+    Trainer,
+    XbenchError,
+    contrastive_loss,
+    file_digest,
+    prompt_sets,
+    read_off,
+    recorded,
+    registry,
+    resize,
+    text_embeddings,
+    trainer,
+    weights_digest,
+    worker_count,
+)
 
 CHOICES = (
     "A reconstruction of ECLIP, whose code and masking rule are unpublished. xbench's own choices: the mask is the smallest set of "

@@ -9,8 +9,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xbench import Recipe, Step, Table, TimmNetwork, Trainer, XbenchError, trainer
-from xbench.training import networks
+from xbench.plugin import Recipe, Step, Table, TimmNetwork, Trainer, XbenchError, networks, trainer
 
 from . import _views as views
 from ._linear import features, fit_classifier

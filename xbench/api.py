@@ -1,4 +1,4 @@
-"""The Python API: the command line's work as two functions."""
+"""The Python API: the command line's work as functions."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from typing import Literal
 
 import pandas as pd
 
-from xbench import leaderboard, runs, workflow
-from xbench.leaderboard import Leaderboard
-from xbench.store import Store, write_text
-from xbench.suite import Selection, Suite, Track
-from xbench.workflow import run as _run
+from xbench.plan.suite import Selection, Suite, Track
+from xbench.run import pipeline
+from xbench.run.pipeline import run as _run
+from xbench.store.directory import Store, write_text
+from xbench.submit.submission import read_all
+from xbench.tables import runs
+from xbench.tables.leaderboard import Leaderboard, build
+from xbench.tables.query import Filter
 
 
-class Outcome(workflow.Outcome):
+class Outcome(pipeline.Outcome):
     """A finished run, and its table."""
 
     @classmethod
-    def of(cls, done: workflow.Outcome) -> Outcome:
+    def of(cls, done: pipeline.Outcome) -> Outcome:
         """A finished run, so that its table can be asked for."""
         return cls(done.folder, done.rows, done.manifest, done.computed)
 
     def leaderboard(self) -> Leaderboard:
         """The run's table, beside the committed reference rows of the same suite and protocol."""
-        return leaderboard.build(self.rows, self.manifest, runs.reference(self.manifest.suite))
+        return build(self.rows, self.manifest, runs.reference(self.manifest.suite))
 
     def write_page(self, board: Leaderboard) -> None:
         """Write the run's table with curves and pictures beside the rows, as leaderboard.html, where that is not done yet."""
@@ -51,7 +54,7 @@ def evaluate(
     plugins: Sequence[str] = (),
     out: str | Path | None = None,
 ) -> pd.DataFrame:
-    """Score methods by metrics on one model and dataset. -> one row per (method, metric, item); see ``xbench.store.SCHEMA``.
+    """Score methods by metrics on one model and dataset. -> one row per (method, metric, item); see docs/rows.md.
 
     Args:
         methods: spec strings such as ``"grad_cam"`` or ``"smooth(gradient, n=10)"``.
@@ -116,3 +119,27 @@ def run(
     """
     selection = Selection(methods, models, datasets, metrics, limit, seed)
     return Outcome.of(_run(suite, selection, out=Path(out) if out else None, plugins=plugins, fresh=fresh))
+
+
+def leaderboard(
+    *folders: str | Path,
+    models: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    group: str | None = None,
+) -> Leaderboard:
+    """The table of one or more runs, beside the reference rows of the same suites and protocols. As text: ``xbench.report.tables``.
+
+    Args:
+        folders: run directories, finished or not.
+        models, datasets, metrics: which to show, specs or ids.
+        methods: which to show; controls stay.
+        group: of metrics, such as ``"localization"``.
+
+    Raises:
+        XbenchError: no run directory, runs that make no table together, or a name that is not among them.
+    """
+    rows, manifest = read_all([Path(folder) for folder in folders])
+    asked = Filter(models, datasets, metrics, methods, group)
+    return build(rows, manifest, runs.reference(*runs.suites(manifest)), asked)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from xbench import Box, Dataset, Entry, Sample, XbenchError, dataset, geometry
-from xbench.keys import digest
+from xbench.plugin import Box, Dataset, Entry, Sample, XbenchError, dataset, digest, geometry
 
 
 class Grid(Dataset):

@@ -14,8 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xbench import Box, Dataset, Entry, Sample, XbenchError, dataset
-from xbench.keys import digest
+from xbench.plugin import Box, Dataset, Entry, Sample, XbenchError, dataset, digest
 
 from . import worlds
 from .birds import PARTS

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from xbench import ClassList
+from xbench.plugin import ClassList
 
 
 class Noun(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xbench import XbenchError
+from xbench.plugin import XbenchError
 
 from .tree import Picture, Tree, listed, readable
 

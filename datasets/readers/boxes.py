@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from xbench import Box
+from xbench.plugin import Box
 
 from .notes import Notes
 

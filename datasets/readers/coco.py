@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from xbench import Box
+from xbench.plugin import Box
 
 from .boxes import clipped
 from .coco_json import Instance, Instances, Stated

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xbench import XbenchError
+from xbench.plugin import XbenchError
 
 from .masks import Polygon, Region, Runs, decompressed
 

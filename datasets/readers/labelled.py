@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xbench import Box, BrokenSample, Dataset, Entry, Sample, pictures
-from xbench.keys import digest, file_digest
+from xbench.plugin import Box, BrokenSample, Dataset, Entry, Sample, digest, file_digest, images
 
 from .masks import Region, read_mask, union
 from .tree import Picture, Tree
@@ -76,11 +75,11 @@ class Labelled(Dataset):
         return [Entry(id, found, (id,) * max(1, len(found))) for id, found in labels.items()]
 
     def size(self, id: str) -> tuple[int, int]:
-        return pictures.size(self.pictures[id].path, self.upright)
+        return images.size(self.pictures[id].path, self.upright)
 
     def load(self, id: str) -> Sample:
         picture, known = self.pictures[id], self.known.get(id, Known())
-        image = pictures.read(picture.path, self.upright)
+        image = images.read(picture.path, self.upright)
         height, width = image.shape[-2:]
         masks = {label: _painted(some, height, width) for label, some in (known.regions or {}).items()}
         ignore = _painted(known.crowds, height, width) if known.crowds else None
@@ -107,7 +106,7 @@ def _painted(regions: Sequence[Region], height: int, width: int) -> Tensor:
 def _count_turned(tree: Tree, known: Mapping[str, Known]) -> None:
     """Sizes tell a quarter turn of a picture that is not square from none, but no other turn: there the reader has to check."""
     for picture in tree.pictures:
-        if picture.id in known and pictures.turned(picture.path):
+        if picture.id in known and images.turned(picture.path):
             kind = "annotated pictures that EXIF turns, their truth taken to be of the upright picture"
             tree.notes.add(kind, picture.place)
 

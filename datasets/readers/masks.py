@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xbench import BrokenSample, XbenchError
+from xbench.plugin import BrokenSample, XbenchError
 
 from .beside import beside
 from .tree import Picture, Tree, readable

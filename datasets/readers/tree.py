@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xbench import BrokenSample, ClassList, XbenchError, pictures
+from xbench.plugin import BrokenSample, ClassList, XbenchError, images
 
 from .notes import Notes
 
@@ -41,7 +41,7 @@ class Tree:
         """(height, width) as loaded; None where the header cannot be read, which loading tells."""
         if picture.id not in self._sizes:
             try:
-                self._sizes[picture.id] = pictures.size(picture.path, self.upright)
+                self._sizes[picture.id] = images.size(picture.path, self.upright)
             except BrokenSample:
                 self._sizes[picture.id] = None
         return self._sizes[picture.id]
@@ -121,4 +121,4 @@ def listed(folder: Path) -> list[Path]:
 
 def _is_picture(path: Path) -> bool:
     """By its name; a broken link is one too, so that loading it says what is wrong."""
-    return path.suffix.lower() in pictures.SUFFIXES and (path.is_file() or path.is_symlink()) and not path.is_dir()
+    return path.suffix.lower() in images.SUFFIXES and (path.is_file() or path.is_symlink()) and not path.is_dir()

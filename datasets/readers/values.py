@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from xbench import XbenchError, pictures
+from xbench.plugin import XbenchError, images
 
 Codes = NDArray[np.integer]
 Colour = tuple[int, int, int]
@@ -187,7 +187,7 @@ def opened(path: Path) -> tuple[Codes, Values]:
     Raises:
         BrokenSample: it cannot be read.
     """
-    with pictures.opened(path) as picture:
+    with images.opened(path) as picture:
         transparency = picture.info.get("transparency")
         if picture.mode == "P":
             codes = np.array(picture)

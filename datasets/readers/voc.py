@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
-from xbench import Box, XbenchError
+from xbench.plugin import Box, XbenchError
 
 from .beside import beside
 from .boxes import clipped

@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xbench import Batch, ModelView, method
-from xbench.attention import read_off
+from xbench.plugin import Batch, ModelView, method, read_off
 
 GRADIENTS = {"attention", "gradients"}
 

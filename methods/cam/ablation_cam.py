@@ -8,8 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from xbench import Batch, Model, ModelView, method
-from xbench.data import generator
+from xbench.plugin import Batch, Model, ModelView, generator, method
 
 from .._shared import require
 

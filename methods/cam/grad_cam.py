@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xbench import Batch, ModelView, method
+from xbench.plugin import Batch, ModelView, method
 
 CAM = {"feature_maps", "gradients"}
 EPS = 1e-7

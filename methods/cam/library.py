@@ -8,7 +8,7 @@ import io
 import torch
 from torch import Tensor
 
-from xbench import Batch, ModelView, NotApplicable, XbenchError, method
+from xbench.plugin import Batch, ModelView, NotApplicable, XbenchError, method
 
 # The classes that are built from (model, target_layers) alone and are deterministic. The library's RandomCAM draws from
 # numpy's unseeded global state, and the others need a detector or a second class.

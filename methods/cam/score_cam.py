@@ -7,8 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from xbench import Batch, Blends, ModelView, method
-from xbench.maps import resize
+from xbench.plugin import Batch, Blends, ModelView, method, resize
 
 from .._shared import require
 

@@ -7,9 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from xbench import Batch, ModelView, NotApplicable, XbenchError
-from xbench.errors import did_you_mean
-from xbench.wordnet import Synset, WordNet, compact, full
+from xbench.plugin import Batch, ModelView, NotApplicable, Synset, WordNet, XbenchError, compact, did_you_mean, full
 
 from ._windows import Window, framed
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from xbench import Batch, ModelView
-from xbench.data import generator
+from xbench.plugin import Batch, ModelView, generator
 
 Window = tuple[int, int, int]  # top, left and side, in pixels of the framed picture
 PASSES = 4  # that windows are cut for at once

@@ -11,9 +11,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from xbench import Batch, ModelView, method
-from xbench.maps import min_max
-from xbench.towers import Block
+from xbench.plugin import Batch, Block, ModelView, method, min_max
 
 from .itsm import TOKENS, last_blocks
 

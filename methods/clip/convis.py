@@ -14,9 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from xbench import Batch, ModelView, method
-from xbench.data import generator
-from xbench.maps import min_max
+from xbench.plugin import Batch, ModelView, generator, method, min_max
 
 from .._shared import require
 from ._concepts import Ranks, ranks

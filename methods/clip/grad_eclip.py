@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from xbench import Batch, ModelView, NotApplicable, method
+from xbench.plugin import Batch, ModelView, NotApplicable, method
 
 from .itsm import TOKENS, last_blocks
 

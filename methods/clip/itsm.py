@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from xbench import Batch, ModelView, method
-from xbench.maps import min_max
+from xbench.plugin import Batch, ModelView, method, min_max
 
 from .._shared import require
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from xbench import Batch, ModelView, method
+from xbench.plugin import Batch, ModelView, method
 
 
 @method("max_selection", needs={"feature_maps"}, cite="li2022exploring")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xbench import Batch, Method, ModelView, XbenchError, method
+from xbench.plugin import Batch, Method, ModelView, XbenchError, method
 
 
 @method("random", control=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xbench import Batch, Method, ModelView, method
+from xbench.plugin import Batch, Method, ModelView, method
 
 from .._shared import require
 

@@ -14,8 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from xbench import Attribution, Batch, Model, ModelView, NotApplicable, method
-from xbench.data import generator
+from xbench.plugin import Attribution, Batch, Model, ModelView, NotApplicable, generator, method
 
 TOLERANCE = 1e-3  # of the logits' change, for the sum of the attributions; a wrong rule misses by tenths
 _refused: WeakKeyDictionary[Model, str] = WeakKeyDictionary()  # why, or "" for a model that passed

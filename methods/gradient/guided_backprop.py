@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from xbench import Batch, ModelView, NotApplicable, method
+from xbench.plugin import Batch, ModelView, NotApplicable, method
 
 # Activations for which the rule says nothing, by what the names of their graph nodes contain (those of custom functions too).
 OTHERS = {

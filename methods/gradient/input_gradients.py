@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xbench import Batch, ModelView, method
+from xbench.plugin import Batch, ModelView, method
 
 from .._shared import noisy, require
 

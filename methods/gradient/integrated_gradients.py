@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xbench import Attribution, Batch, ModelView, method
-from xbench.probing import substrate
+from xbench.plugin import Attribution, Batch, ModelView, method, substrate
 
 from .._shared import noisy, require
 

@@ -13,8 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from xbench import Attribution, Batch, Model, ModelView, NotApplicable, method
-from xbench.data import generator
+from xbench.plugin import Attribution, Batch, Model, ModelView, NotApplicable, generator, method
 
 from ._lrp_network import with_rules
 

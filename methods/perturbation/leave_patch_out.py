@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xbench import Batch, Blends, ModelView, NotApplicable, method
+from xbench.plugin import Batch, Blends, ModelView, NotApplicable, method
 
 from .._shared import require
 

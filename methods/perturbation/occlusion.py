@@ -7,9 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from xbench import Batch, Blends, Curve, ModelView, method
-from xbench.maps import Ranking
-from xbench.probing import check_substrate
+from xbench.plugin import Batch, Blends, Curve, ModelView, Ranking, check_substrate, method
 
 from .._shared import require
 

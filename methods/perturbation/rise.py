@@ -7,9 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from xbench import Batch, Blends, ModelView, method
-from xbench.data import generator
-from xbench.maps import resize
+from xbench.plugin import Batch, Blends, ModelView, generator, method, resize
 
 from .._shared import require
 

@@ -10,11 +10,19 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xbench import Batch, Model, ModelView, NotApplicable, XbenchError, method
-from xbench.keys import file_digest
-from xbench.modelview import weights_digest
-from xbench.training import cards, weights
-from xbench.training.cards import Card
+from xbench.plugin import (
+    Batch,
+    Card,
+    Model,
+    ModelView,
+    NotApplicable,
+    XbenchError,
+    cards,
+    file_digest,
+    method,
+    weights,
+    weights_digest,
+)
 
 from ..clip.itsm import TOKENS, similarity
 from ..clip.selection import selected

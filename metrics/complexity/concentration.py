@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xbench import Truth, metric
+from xbench.plugin import Truth, metric
 
 Shares = NDArray[np.float64]
 EVEN = "{} for an even map"

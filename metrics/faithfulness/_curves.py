@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from xbench import Spec, XbenchError
-from xbench.data import generator
+from xbench.plugin import Spec, XbenchError, generator
 
 AXES = ("share of pixels", "mean probability of the target")
 RISE_STEPS = Spec("exact", (28,))  # about 224 * 8 pixels each at 224 px

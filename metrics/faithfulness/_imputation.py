@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xbench.errors import XbenchError
+from xbench.plugin import XbenchError
 
 NOISE = 0.01
 STEPS = 100  # no mask is known that needs more than 20

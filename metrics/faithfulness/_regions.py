@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xbench.data import generator
+from xbench.plugin import generator
 
 SMALLEST, LARGEST = 0.1, 0.5  # side of a square, in shares of the picture's
 GRID = 14  # cells a side; a subset of pixels would be salt and pepper, which no coarse map can tell apart

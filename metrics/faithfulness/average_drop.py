@@ -19,13 +19,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from xbench import Curve, SaliencyMap, Score, Weighted, metric
-from xbench.probing import check_substrate
+from xbench.plugin import Curve, SaliencyMap, Score, Weighted, check_substrate, metric
 
 
 @dataclass(frozen=True)
 class _Through(ABC):
-    """substrate: what is seen where the map is 0 (see xbench.probing.SUBSTRATES)."""
+    """substrate: what is seen where the map is 0 (see xbench.maps.perturbation.SUBSTRATES)."""
 
     substrate: str = "zero"
 

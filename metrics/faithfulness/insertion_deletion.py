@@ -16,8 +16,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from xbench import Curve, SaliencyMap, Score, Spec, metric
-from xbench.probing import check_output, check_substrate
+from xbench.plugin import Curve, SaliencyMap, Score, Spec, check_output, check_substrate, metric
 
 from ._curves import AXES, RISE_STEPS, area, check_steps, counts, mean_curve
 
@@ -28,7 +27,7 @@ AREA = (-0.5, 1.5)  # [0, 1] if exact; an estimate from k strata is at most 1 / 
 
 @dataclass(frozen=True)
 class CurveArea:
-    """steps: ``exact(n)`` or ``stratified(k)``. substrate: what stands in for a removed pixel (see xbench.probing.SUBSTRATES).
+    """steps: ``exact(n)`` or ``stratified(k)``. substrate: what stands in for a removed pixel.
 
     output: what of the target is measured, its ``probability``, ``logit``, or of a CLIP its ``cosine``.
     """

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from xbench import SaliencyMap, Score, XbenchError, metric
+from xbench.plugin import SaliencyMap, Score, XbenchError, metric
 
 from .insertion_deletion import ANY, CHANCE, CITE, CurveArea
 

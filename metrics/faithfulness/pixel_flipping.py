@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from xbench import Curve, SaliencyMap, Score, Spec, metric
-from xbench.probing import check_substrate
+from xbench.plugin import Curve, SaliencyMap, Score, Spec, check_substrate, metric
 
 from .._shared import at_least
 from ._curves import AXES, RISE_STEPS, check_steps, counts, mean_curve, number

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xbench import Curve, Hidden, Request, SaliencyMap, Score, metric
-from xbench.probing import check_substrate
+from xbench.plugin import Curve, Hidden, Request, SaliencyMap, Score, check_substrate, metric
 
 from .._shared import at_least
 from ._regions import Regions, Squares, Subsets
@@ -32,7 +31,7 @@ Sums = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _ByRegions(ABC):
-    """n: regions for each item. substrate: what they turn into (see xbench.probing.SUBSTRATES)."""
+    """n: regions for each item. substrate: what they turn into (see xbench.maps.perturbation.SUBSTRATES)."""
 
     n: int = 64
     substrate: str = "zero"

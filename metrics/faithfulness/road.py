@@ -20,9 +20,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from xbench import Curve, Request, SaliencyMap, Score, metric
-from xbench.data import generator
-from xbench.probing import Along, Pictures
+from xbench.plugin import Along, Curve, Pictures, Request, SaliencyMap, Score, generator, metric
 
 from .._shared import at_least
 from ._curves import mean_curve

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from xbench import Curve, SaliencyMap, Score, metric
-from xbench.probing import check_substrate
+from xbench.plugin import Curve, SaliencyMap, Score, check_substrate, metric
 
 from ._curves import mean_curve
 
@@ -21,7 +20,7 @@ ROW, CITE = "the `random` row", "deyoung2020eraser"
 
 @dataclass(frozen=True)
 class _Shares:
-    """substrate: what stands in for a removed pixel (see xbench.probing.SUBSTRATES)."""
+    """substrate: what stands in for a removed pixel (see xbench.maps.perturbation.SUBSTRATES)."""
 
     substrate: str = "zero"
 

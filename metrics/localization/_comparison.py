@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xbench import NotApplicable, Truth
+from xbench.plugin import NotApplicable, Truth
 
 Values = NDArray[np.float32]
 Rule = Callable[[Values, Values], Any]  # (a map's values in the region, its values elsewhere) -> a value, or a vector

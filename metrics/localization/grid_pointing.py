@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from xbench import Truth, metric
+from xbench.plugin import Truth, metric
 
 from ._comparison import compare, mass_share
 

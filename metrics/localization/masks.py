@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xbench import Truth, metric
+from xbench.plugin import Truth, metric
 
 from .._shared import at_least
 from ._comparison import Values, area_share, compare, histograms

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xbench import NotApplicable, Truth, metric
+from xbench.plugin import NotApplicable, Truth, metric
 
 from .._shared import at_least
 from ._comparison import compare

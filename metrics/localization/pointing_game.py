@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xbench import NotApplicable, Truth, metric
+from xbench.plugin import NotApplicable, Truth, metric
 
 from .._shared import at_least
 from ._comparison import compare, mass_share

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from xbench import Truth, metric
+from xbench.plugin import Truth, metric
 
 from ._comparison import Values, compare, need_rest
 

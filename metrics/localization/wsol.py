@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xbench import NotApplicable, Truth, metric
+from xbench.plugin import NotApplicable, Truth, metric
 
 from .._shared import at_least
 from ._boxes import Binary, Boxes, all_contours, best_ious, largest_components, largest_contours

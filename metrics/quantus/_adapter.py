@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xbench import NotApplicable, Truth, XbenchError
+from xbench.plugin import NotApplicable, Truth, XbenchError
 
 CITE = "hedstrom2023quantus"
 AREA = "the mask's share of the area"

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from xbench import Truth, XbenchError, metric
+from xbench.plugin import Truth, XbenchError, metric
 
 from ._adapter import CITE, without_truth
 

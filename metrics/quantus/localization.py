@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from xbench import NotApplicable, Truth, metric
+from xbench.plugin import NotApplicable, Truth, metric
 
 from .._shared import at_least
 from ._adapter import AREA, CITE, against_mask, against_quarters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from xbench import Truth, XbenchError, metric
+from xbench.plugin import Truth, XbenchError, metric
 
 from ._adapter import CITE
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from xbench import Answer, Randomised, Retargeted, Same, Score, Variation, metric
+from xbench.plugin import Answer, Randomised, Retargeted, Same, Score, Variation, metric
 
 from .._shared import at_least
 from .._similarity import of_maps

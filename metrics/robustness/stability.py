@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from xbench import Answer, Moved, Noisy, NotApplicable, Score, Variation, metric
+from xbench.plugin import Answer, Moved, Noisy, NotApplicable, Score, Variation, metric
 
 from .._shared import at_least
 from .._similarity import spearman

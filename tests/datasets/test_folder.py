@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from xbench.datasets.readers.masks import Polygon, Runs, decompressed
 
-from xbench import geometry
+from xbench.data import geometry
 from xbench.errors import XbenchError
-from xbench.registry import registry
+from xbench.plugins.registry import registry
 
 REAL = Path(os.environ.get("XBENCH_DATA") or Path(__file__).parents[3] / "shared" / "data") / "coco"
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from xbench import workflow
 from xbench.errors import BrokenSample, XbenchError
-from xbench.registry import registry
-from xbench.suite import Suite, Track
+from xbench.plan.suite import Suite, Track
+from xbench.plugins.registry import registry
+from xbench.run import pipeline
 
 CLASSES = "ant\nbee\ncat\ndog\nelk"
 
@@ -347,7 +347,7 @@ def test_a_run_counts_what_it_cannot_use_and_goes_on(root, xml, tmp_path):
     data = f'folder("{root}", boxes="{xml}", classes="{tmp_path / "classes.txt"}")'
     track = Track(dataset=data, metrics=["tiny_mass"], target="label", view="squash")
     suite = Suite(name="s", version="1", batch_size=2, models=["tiny_net"], methods=["tiny_cam"], tracks=[track])
-    rows = workflow.run(suite, out=tmp_path / "run").rows.set_index("item")
+    rows = pipeline.run(suite, out=tmp_path / "run").rows.set_index("item")
     assert rows["status"].to_dict() == {
         "cat/broken": "unreadable",
         "dog/bare": "not_applicable",

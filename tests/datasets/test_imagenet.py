@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from xbench.classes import imagenet_1k
+from xbench.data.classes import imagenet_1k
 from xbench.errors import XbenchError
-from xbench.registry import registry
+from xbench.plugins.registry import registry
 
 REAL = Path(os.environ.get("XBENCH_DATA") or Path(__file__).parents[3] / "shared" / "data") / "imagenet"
 TENCH, SHARK = "n01440764", "n01491361"

@@ -1,4 +1,4 @@
-from xbench.registry import registry
+from xbench.plugins.registry import registry
 
 
 def test_twenty_photographs_with_labels():
@@ -22,7 +22,7 @@ def test_foolbox_itself_is_not_imported():
     import sys
 
     code = (
-        "import sys\nfrom xbench.registry import registry\n"
+        "import sys\nfrom xbench.plugins.registry import registry\n"
         "registry.bind('dataset', 'photos')()\nassert 'foolbox' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from xbench.datasets.readers.values import VOC, VOC_VOID
 
-from xbench import workflow
 from xbench.api import Outcome
 from xbench.errors import XbenchError
-from xbench.registry import registry
-from xbench.suite import Suite, Track
+from xbench.plan.suite import Suite, Track
+from xbench.plugins.registry import registry
+from xbench.run import pipeline
 
 HEIGHT, WIDTH = 12, 16
 CAT, DOG, PERSON = 8, 12, 15  # of PASCAL VOC
@@ -448,7 +448,7 @@ def run(tmp_path, dataset, **track):
     listed.write_text("ant\nbee\ncat\ndog\nelk")
     chosen = Track(dataset=dataset, view="squash", **{"target": "present", **track})
     suite = Suite(name="s", version="1", batch_size=2, models=["tiny_net"], methods=["tiny_cam", "tiny_truth"], tracks=[chosen])
-    return workflow.run(suite, out=tmp_path / "run")
+    return pipeline.run(suite, out=tmp_path / "run")
 
 
 def test_a_column_has_one_kind_of_truth(pictures, tmp_path):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from xbench.classes import ClassList
-from xbench.data import Batch, Item
-from xbench.modelview import Model, ModelView, Preprocessing
-from xbench.registry import registry
+from xbench.data.classes import ClassList
+from xbench.data.samples import Batch, Item
+from xbench.network.model import Model, ModelView, Preprocessing
+from xbench.plugins.registry import registry
 
 
 class Quarter(nn.Module):

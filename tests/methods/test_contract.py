@@ -10,12 +10,12 @@ import timm
 import torch
 from torch import nn
 
-from xbench.classes import ClassList
-from xbench.data import Batch, Item, Truth
+from xbench.data.classes import ClassList
+from xbench.data.samples import Batch, Item, Truth
 from xbench.errors import NotApplicable
-from xbench.modelview import Model, ModelView, Preprocessing
-from xbench.plugins import Method
-from xbench.registry import registry
+from xbench.network.model import Model, ModelView, Preprocessing
+from xbench.plugins.declarations import Method
+from xbench.plugins.registry import registry
 
 CHEAP = {
     "rise": "rise(n=8)",

@@ -13,14 +13,14 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from xbench.attention import recorded
-from xbench.classes import ClassList
-from xbench.data import Batch, Item
+from xbench.data.classes import ClassList
+from xbench.data.samples import Batch, Item
 from xbench.errors import XbenchError
-from xbench.features import Layout
-from xbench.modelview import Model, ModelView, Preprocessing
-from xbench.registry import registry
-from xbench.zero_shot import ZeroShot
+from xbench.network.attention import recorded
+from xbench.network.features import Layout
+from xbench.network.model import Model, ModelView, Preprocessing
+from xbench.network.zero_shot import ZeroShot
+from xbench.plugins.registry import registry
 
 CLASSES = ClassList(tuple("abcdefghij"))
 CAMS = ["grad_cam", "grad_cam_plus_plus", "xgrad_cam", "hires_cam", "layer_cam", "eigen_cam", "eigen_cam_centered"]

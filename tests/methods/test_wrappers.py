@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from xbench.data import Batch, Item, generator
+from xbench.data.samples import Batch, Item, generator
 from xbench.errors import NotApplicable, XbenchError
-from xbench.modelview import Model, ModelView
-from xbench.registry import registry
+from xbench.network.model import Model, ModelView
+from xbench.plugins.registry import registry
 
 
 @pytest.fixture

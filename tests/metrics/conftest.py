@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from xbench.maps import SaliencyMap
-from xbench.probing import Prober
-from xbench.registry import registry
+from xbench.maps.perturbation import Prober
+from xbench.maps.saliency import SaliencyMap
+from xbench.plugins.registry import registry
 
 
 class Linear(nn.Module):

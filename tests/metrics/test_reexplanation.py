@@ -8,9 +8,9 @@ import torch
 from scipy.stats import spearmanr
 
 from xbench import NotApplicable, XbenchError
-from xbench.maps import SaliencyMap
-from xbench.registry import registry
-from xbench.variations import Answer, Moved, Noisy, Randomised, Retargeted, Same
+from xbench.evaluate.variations import Answer, Moved, Noisy, Randomised, Retargeted, Same
+from xbench.maps.saliency import SaliencyMap
+from xbench.plugins.registry import registry
 
 SIZE = (24, 20)
 

@@ -5,14 +5,16 @@ import re
 
 import pytest
 
-from xbench import suite, validating, validation
-from xbench.registry import registry
+from xbench.plan import suite
+from xbench.plugins.registry import registry
 from xbench.report import validations
-from xbench.validation import Verdict
+from xbench.run import metaevaluation
+from xbench.tables import validation
+from xbench.tables.validation import Verdict
 
 BAD = '''
 import torch
-from xbench import Score, Noisy, metric
+from xbench.plugin import Score, Noisy, metric
 
 @metric("shows_all", kind="ground_truth", version="1", direction="higher", needs={"mask"})
 def shows_all(maps, truth):
@@ -33,7 +35,7 @@ def verdicts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("validate")
     (folder / "bad.py").write_text(BAD)
     wanted = ["relevance_rank", "sparseness", "random_logit", "sensitivity_max", "shows_all", "upside_down"]
-    return {v.metric: v for v in validating.validate(wanted, folder / "run", limit=12, plugins=[str(folder / "bad.py")])}
+    return {v.metric: v for v in metaevaluation.validate(wanted, folder / "run", limit=12, plugins=[str(folder / "bad.py")])}
 
 
 def test_good_metrics_pass(verdicts):
@@ -84,5 +86,5 @@ def test_its_names_are_canonical():
     whole = suite.load(suite.find("validate"))
     for spec in whole.methods:
         assert registry.method(spec).name == spec
-    pairs = [pair for table in (validating.SURE, validating.AT_LEAST) for pairs in table.values() for pair in pairs]
+    pairs = [pair for table in (metaevaluation.SURE, metaevaluation.AT_LEAST) for pairs in table.values() for pair in pairs]
     assert {name for pair in pairs for name in pair} <= set(whole.methods)

@@ -15,7 +15,7 @@ from xbench.models._checkpoints import read
 from xbench.models._classlists import class_list
 from xbench.models._fitting import class_count, fit
 
-from xbench.classes import imagenet_1k
+from xbench.data.classes import imagenet_1k
 from xbench.errors import XbenchError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from xbench.registry import registry
+from xbench.plugins.registry import registry
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
@@ -42,8 +42,8 @@ def test_pixels_map_to_minus_127_over_128():
 
 
 def test_feature_layer_is_not_negative():
-    from xbench.data import Batch, Item
-    from xbench.modelview import ModelView
+    from xbench.data.samples import Batch, Item
+    from xbench.network.model import ModelView
 
     model = registry.bind("model", "efficientnet_lite0")()
     batch = Batch(torch.randn(1, 3, 224, 224), torch.tensor([0]), (Item("i", "i", 0, "i"),))
@@ -68,8 +68,8 @@ def test_card_names_the_licence():
 def test_folding_the_batch_norms_changes_probabilities_by_less_than_1e5_and_gradient_methods_not_at_all():
     from torch import nn
 
-    from xbench.data import Batch, Item
-    from xbench.modelview import ModelView
+    from xbench.data.samples import Batch, Item
+    from xbench.network.model import ModelView
 
     model, photos = registry.bind("model", "efficientnet_lite0")(), registry.bind("dataset", "photos")()
     entries = photos.entries()[:4]

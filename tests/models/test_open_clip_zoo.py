@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from xbench.classes import ClassList, imagenet_1k
-from xbench.data import Batch, Item
+from xbench.data.classes import ClassList, imagenet_1k
+from xbench.data.samples import Batch, Item
 from xbench.errors import XbenchError
-from xbench.modelview import ModelView
-from xbench.registry import registry
-from xbench.zero_shot import classifier
+from xbench.network.model import ModelView
+from xbench.network.zero_shot import classifier
+from xbench.plugins.registry import registry
 
 open_clip = pytest.importorskip("open_clip")
 from open_clip import factory, pretrained  # noqa: E402

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from xbench import models as package
-from xbench import workflow
-from xbench.registry import registry
-from xbench.suite import Suite, Track
-from xbench.training import cards, recipes
+from xbench.plan.suite import Suite, Track
+from xbench.plugins.registry import registry
+from xbench.run import pipeline
+from xbench.train import cards, recipes
 
 WEIGHTS = Path(package.__path__[0], "weights")
 NAMES = sorted(path.stem for path in WEIGHTS.glob("*.json"))
@@ -76,7 +76,7 @@ def masses(model, dataset, methods, limit=40):
     """method -> mean share of the saliency that lies on the truth."""
     track = Track(dataset=dataset, metrics=["relevance_mass"], target="label")
     suite = Suite(name="here", version="1", models=[model], methods=methods, tracks=[track], batch_size=8, block=8)
-    rows = workflow.run(suite, workflow.Selection(limit=limit)).rows
+    rows = pipeline.run(suite, pipeline.Selection(limit=limit)).rows
     return rows.groupby("method")["value"].mean()
 
 

@@ -11,11 +11,11 @@ from timm.models import PretrainedCfg
 from torch import nn
 from xbench.models import timm_zoo
 
-from xbench import workflow
-from xbench.classes import imagenet_1k
+from xbench.data.classes import imagenet_1k
 from xbench.errors import XbenchError
-from xbench.registry import registry
-from xbench.suite import Suite, Track
+from xbench.plan.suite import Suite, Track
+from xbench.plugins.registry import registry
+from xbench.run import pipeline
 
 
 def network(name, **kwargs):
@@ -153,7 +153,7 @@ def test_weights_without_a_classifier_give_features_and_nothing_to_explain(tmp_p
     suite = Suite(name="a", version="1", models=[f"timm/test_vit@{tmp_path}/mine.safetensors"], methods=["random"], tracks=[track])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(XbenchError, match="gives features, not classes"):
-        workflow.run(suite, workflow.Selection())
+        pipeline.run(suite, pipeline.Selection())
 
 
 def test_what_cannot_be_loaded(tmp_path):

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torchvision import models
 from xbench.models import _downloads, torchvision_zoo
 
-from xbench.classes import imagenet_1k
+from xbench.data.classes import imagenet_1k
 from xbench.errors import XbenchError
-from xbench.registry import registry
+from xbench.plugins.registry import registry
 
 
 @pytest.fixture(scope="module")

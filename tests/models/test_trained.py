@@ -8,11 +8,11 @@ import pytest
 import torch
 from xbench.models import trained as module
 
-from xbench import workflow
 from xbench.errors import XbenchError
-from xbench.registry import registry
-from xbench.suite import Suite, Track
-from xbench.training import recipes, session
+from xbench.plan.suite import Suite, Track
+from xbench.plugins.registry import registry
+from xbench.run import pipeline
+from xbench.train import recipes, session
 
 pytest.importorskip("lightning")
 SHAPES = Path(__file__).parents[1] / "xbench" / "tiny_shapes.py"
@@ -58,7 +58,7 @@ def test_what_was_trained_runs_through_a_suite(resnet, clip, tmp_path):
         methods=["tiny_cam", "tiny_gradient"],
         tracks=[Track(dataset="tiny_shapes(n=8, start=900)", metrics=["tiny_mass", "tiny_deletion"], target="label")],
     )
-    done = workflow.run(suite, out=tmp_path / "run", threads=1)
+    done = pipeline.run(suite, out=tmp_path / "run", threads=1)
     assert len(done.rows) == 2 * 2 * 2 * 8
     assert set(done.rows["status"]) == {"ok"}, set(done.rows["reason"])
     assert all("trained by xbench itself (recipe tiny" in model.card for model in done.manifest.models.values())
@@ -129,13 +129,13 @@ def test_a_projection_is_no_model_but_explains_the_clip_that_it_was_trained_for(
     suite = Suite(
         name="here", version="1", models=[f"trained@{clip}"], methods=[spec, "eclip"], tracks=[track], batch_size=4, block=4
     )
-    done = workflow.run(suite, workflow.Selection())
+    done = pipeline.run(suite, pipeline.Selection())
     assert set(done.rows[done.rows["method"] != "eclip"]["status"]) == {"ok"}
     other = train(tmp_path / "other", "contrast", CLIP | {"embed_dim": 4})
     with pytest.raises(
         XbenchError, match=r"eclip: .* is a projection for trained@.* and does not fit trained@.*; train one for it"
     ):
-        workflow.run(suite.model_copy(update={"models": [f"trained@{other}"]}), workflow.Selection())
+        pipeline.run(suite.model_copy(update={"models": [f"trained@{other}"]}), pipeline.Selection())
 
 
 def test_models_that_ship_are_those_in_their_folder(resnet, tmp_path, monkeypatch):

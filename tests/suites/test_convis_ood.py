@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xbench import suite, wordnet
-from xbench.classes import imagenet_1k
-from xbench.ood import experiment, session
-from xbench.registry import registry
+from xbench.data import wordnet
+from xbench.data.classes import imagenet_1k
+from xbench.plan import suite
+from xbench.plugins.registry import registry
+from xbench.run.detection import experiment, session
 
 PAGE = Path(__file__).parents[2] / "docs" / "ood.md"
 CLIPS = Path(__file__).parent.parent / "tiny_clips.py"
@@ -18,7 +19,7 @@ SMALL = f"""
 import importlib.util
 
 from xbench import model
-from xbench.classes import imagenet_1k
+from xbench.data.classes import imagenet_1k
 
 spec = importlib.util.spec_from_file_location("tiny_clips", {str(CLIPS)!r})
 clips = importlib.util.module_from_spec(spec)

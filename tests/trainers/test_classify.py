@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from xbench.trainers import classify
 
-from xbench.data import generator
+from xbench.data.samples import generator
 from xbench.errors import XbenchError
-from xbench.registry import registry
-from xbench.training import examples, networks, recipes
-from xbench.training.contract import Step
+from xbench.plugins.registry import registry
+from xbench.train import examples, networks, recipes
+from xbench.train.contract import Step
 
 SHAPES = Path(__file__).parents[1] / "xbench" / "tiny_shapes.py"
 VIT = {"timm": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from xbench.errors import XbenchError
-from xbench.modelview import Preprocessing
+from xbench.network.model import Preprocessing
+from xbench.plugins.registry import registry
 from xbench.progress import Silent
-from xbench.registry import registry
-from xbench.training import examples, networks, objectives, recipes, session, weights
+from xbench.train import examples, networks, objectives, recipes, session, weights
 
 pytest.importorskip("lightning")
 pytest.importorskip("open_clip")

@@ -13,15 +13,16 @@ from torch.nn import functional
 from xbench.methods import eclip
 from xbench.trainers import masked_max
 
-from xbench import maps, towers, zero_shot
-from xbench.classes import ClassList
-from xbench.data import generator
+from xbench.data.classes import ClassList
+from xbench.data.samples import generator
 from xbench.errors import XbenchError
-from xbench.modelview import Model, Preprocessing, weights_digest
+from xbench.maps import saliency
+from xbench.network import towers, zero_shot
+from xbench.network.model import Model, Preprocessing, weights_digest
+from xbench.plugins.registry import registry
 from xbench.progress import Silent
-from xbench.registry import registry
-from xbench.training import cards, examples, networks, recipes, session, weights
-from xbench.training.contract import Step
+from xbench.train import cards, examples, networks, recipes, session, weights
+from xbench.train.contract import Step
 
 pytest.importorskip("lightning")
 pytest.importorskip("open_clip")
@@ -199,7 +200,7 @@ def test_the_mask_is_the_encoders_attention_of_what_the_clip_sees():
     attention = (queries @ keys.transpose(-1, -2) / math.sqrt(8)).softmax(dim=-1)
     by_hand = attention[:, :, 0, 1:].mean(dim=1).reshape(3, 6, 6)
     assert torch.allclose(masked_max.attention_map(encoder, inputs), by_hand, atol=1e-5)
-    assert torch.equal(got, masked_max.smallest(maps.resize(by_hand, (4, 4)), 0.5))
+    assert torch.equal(got, masked_max.smallest(saliency.resize(by_hand, (4, 4)), 0.5))
 
 
 def test_it_starts_from_clips_own_projection_for_both_kinds_of_towers():

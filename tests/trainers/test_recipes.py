@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from xbench.errors import XbenchError
-from xbench.training import recipes
+from xbench.train import recipes
 
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
 

@@ -11,16 +11,16 @@ from torch.nn import functional
 from xbench.trainers import _linear, simclr
 from xbench.trainers import _views as views
 
-from xbench.data import Relabelled, generator
+from xbench.data.samples import Relabelled, generator
 from xbench.errors import XbenchError
-from xbench.modelview import Model, Preprocessing
+from xbench.network.model import Model, Preprocessing
+from xbench.plugins.registry import registry
 from xbench.progress import Silent
-from xbench.registry import registry
-from xbench.training import cards, examples, recipes, session, weights
-from xbench.training.contract import Step
+from xbench.train import cards, examples, recipes, session, weights
+from xbench.train.contract import Step
 
 pytest.importorskip("lightning")
-from xbench.training import fitting
+from xbench.train import fitting
 
 SHAPES = Path(__file__).parents[1] / "xbench" / "tiny_shapes.py"
 RECIPE = """

@@ -16,10 +16,11 @@ import pytest
 import torch
 
 import xbench
-from xbench import host, workflow
+from xbench import host
 from xbench.errors import XbenchError
-from xbench.registry import registry
-from xbench.suite import Selection
+from xbench.plan.suite import Selection
+from xbench.plugins.registry import registry
+from xbench.run import pipeline
 
 PRECISION = ("", "cuda.matmul", "cudnn", "cudnn.conv", "cudnn.rnn", "mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
 
@@ -227,7 +228,7 @@ def rude(tmp_path_factory):
 
 def test_a_run_leaves_the_process_as_it_was(tiny_suite, tmp_path, rude):
     before = seen()
-    done = workflow.run(tiny_suite, Selection(methods=["rude", "tiny_cam"]), out=tmp_path / "run", plugins=[rude], threads=2)
+    done = pipeline.run(tiny_suite, Selection(methods=["rude", "tiny_cam"]), out=tmp_path / "run", plugins=[rude], threads=2)
     assert done.computed
     assert not unequal(before)
 
@@ -235,7 +236,7 @@ def test_a_run_leaves_the_process_as_it_was(tiny_suite, tmp_path, rude):
 def test_so_does_one_that_fails(tiny_suite, tmp_path, rude):
     before = seen()
     with pytest.raises(XbenchError, match=r"^broken$"):
-        workflow.run(tiny_suite, Selection(methods=["rude_and_broken"]), out=tmp_path / "run", plugins=[rude], threads=2)
+        pipeline.run(tiny_suite, Selection(methods=["rude_and_broken"]), out=tmp_path / "run", plugins=[rude], threads=2)
     assert not unequal(before)
 
 
@@ -248,16 +249,16 @@ def test_evaluate_leaves_the_process_as_it_was(rude):
 
 def test_listing_items_and_measuring_leave_the_process_as_it_was(tiny_suite, tmp_path):
     before = seen()
-    workflow.items(tiny_suite)
-    workflow.run(tiny_suite, out=tmp_path / "run", tuned=True, threads=3)
+    pipeline.items(tiny_suite)
+    pipeline.run(tiny_suite, out=tmp_path / "run", tuned=True, threads=3)
     assert not unequal(before)
 
 
 def test_values_do_not_depend_on_what_the_host_has_set(tiny_suite, tmp_path):
-    plain = workflow.run(tiny_suite, out=tmp_path / "plain").rows
+    plain = pipeline.run(tiny_suite, out=tmp_path / "plain").rows
     with host.restored():
         for name in ("torch's random", "numpy's random", "python's random", "environment", "warnings", "logging"):
             CHANGES[name]()
-        other = workflow.run(tiny_suite, out=tmp_path / "other").rows
+        other = pipeline.run(tiny_suite, out=tmp_path / "other").rows
     columns = ["cache_key", "method", "item", "value"]
     assert plain[columns].equals(other[columns])

@@ -1,4 +1,4 @@
-"""A plug-in file with birds and hounds as coloured noise, and a CLIP whose text tower is a table, for tests of xbench.ood."""
+"""A plug-in file with birds and hounds as coloured noise, and a CLIP whose text tower is a table, for tests of the detection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xbench import BrokenSample, ClassList, Dataset, Entry, Model, Preprocessing, Sample, dataset, model
-from xbench.zero_shot import Encoder, classifier
+from xbench.network.zero_shot import Encoder, classifier
 
 NAMES = ("robin", "beagle", "stork", "gizmo", "borzoi", "basset", "oddity")
 SYNSETS = (

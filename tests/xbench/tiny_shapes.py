@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
-from xbench import Box, BrokenSample, ClassList, Dataset, Entry, Sample, Step, Table, TimmNetwork, Trainer, dataset, trainer
+from xbench.plugin import Box, BrokenSample, ClassList, Dataset, Entry, Sample, Step, Table, TimmNetwork, Trainer, dataset, trainer
 
 CLASSES = ClassList(("bar", "cross", "frame", "dot"))
 SIDE = 16

@@ -17,7 +17,7 @@ def list_(
     plugin: Plugins = [],
 ) -> None:
     """List what there is."""
-    from xbench import catalogue
+    from xbench.run import catalogue
 
     found = catalogue.listing(kind, plugin)
     if as_json:
@@ -35,8 +35,8 @@ def show(
     plugin: Plugins = [],
 ) -> None:
     """Show what a plug-in is, its parameters and what it declares; of a dataset also a sheet of pictures."""
-    from xbench import catalogue
-    from xbench.registry import registry
+    from xbench.plugins.registry import registry
+    from xbench.run import catalogue
 
     for name in plugin:
         registry.load(name)

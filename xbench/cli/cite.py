@@ -10,7 +10,7 @@ import typer
 
 def cite(run: Annotated[Path, typer.Argument(help="Run directory")]) -> None:
     """Print BibTeX of all that a run used."""
-    from xbench import citations, runs
+    from xbench.tables import citations, runs
 
     _, manifest = runs.read(run)
     print("\n\n".join(citations.of_run(manifest)))

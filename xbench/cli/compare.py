@@ -21,9 +21,9 @@ def compare(
     format: Annotated[str, typer.Option(help="table, md or json")] = "table",
 ) -> None:
     """Compare two methods of a run, or two runs: which is better, by how much, how sure, at what cost, where they differ most."""
-    from xbench import compare
     from xbench.cli import screen
     from xbench.report import comparisons
+    from xbench.tables import compare
 
     renderers = {"md": comparisons.to_markdown, "json": comparisons.to_json}
     if format != "table" and format not in renderers:
@@ -35,6 +35,6 @@ def compare(
     else:
         print(renderers[format](report, differences[:pictures]), end="")
     if out is not None:  # apart from the text, which may be JSON
-        from xbench import side_by_side
+        from xbench.run import side_by_side
 
         print(side_by_side.to_sheet(report, folders, differences, pictures, out), file=sys.stderr)

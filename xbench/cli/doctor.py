@@ -12,7 +12,7 @@ def doctor() -> None:
     import importlib.metadata
     import platform
 
-    from xbench.registry import registry
+    from xbench.plugins.registry import registry
 
     print(f"python {platform.python_version()} on {platform.platform()}")
     for name in LIBRARIES:

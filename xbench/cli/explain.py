@@ -22,8 +22,8 @@ def explain(
     plugin: Plugins = [],
 ) -> None:
     """Explain a picture, or some of a dataset: a sheet with an overlay per method."""
-    from xbench import explain
-    from xbench.suite import listed
+    from xbench.plan.suite import listed
+    from xbench.run import explain
 
     sentence = explain.explain(
         image,

@@ -16,9 +16,9 @@ def gate(
     summary: Annotated[Path | None, typer.Option(help="Markdown to write, made for a pull request.")] = None,
 ) -> None:
     """Did explanations get worse? Exit code 0: no; 1: yes; 2: cannot judge, and what would settle it."""
-    from xbench import gate, runs
     from xbench.report import verdicts
-    from xbench.store import write_text
+    from xbench.store.directory import write_text
+    from xbench.tables import gate, runs
 
     report = gate.judge(runs.read(baseline), runs.read(run), gate.standing(margins))
     if junit is not None:

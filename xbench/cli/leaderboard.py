@@ -21,13 +21,13 @@ def leaderboard(
     out: Annotated[Path | None, typer.Option(help="Write to a file instead of the screen.")] = None,
 ) -> None:
     """Show the leaderboard of one or more runs, finished or not, beside the reference rows of the same suite and protocol."""
-    from xbench import leaderboard, runs
     from xbench.cli.screen import show_board
-    from xbench.filters import Filter
+    from xbench.plan.suite import listed
     from xbench.report import latex, tables
-    from xbench.store import write_text
-    from xbench.submissions import read_all
-    from xbench.suite import listed
+    from xbench.store.directory import write_text
+    from xbench.submit.submission import read_all
+    from xbench.tables import leaderboard, runs
+    from xbench.tables.query import Filter
 
     asked = Filter(listed(models), listed(datasets), listed(metrics), listed(methods), group)
     rows, manifest = read_all(folders)

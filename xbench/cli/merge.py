@@ -13,10 +13,10 @@ def merge(
     out: Annotated[Path, typer.Option(help="Where the merged run goes.")],
 ) -> None:
     """Merge run directories; the shards of a run together are the undivided run."""
-    from xbench import leaderboard, runs
     from xbench.cli.screen import show_board
     from xbench.report import html
-    from xbench.store import write_text
+    from xbench.store.directory import write_text
+    from xbench.tables import leaderboard, runs
 
     rows, manifest = runs.merge(folders, out)
     board = leaderboard.build(rows, manifest, runs.reference(*runs.suites(manifest)))

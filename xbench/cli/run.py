@@ -32,10 +32,10 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what is in the run directory.")] = False,
 ) -> None:
     """Run a suite, or what is left of it, and show the leaderboard; an experiment, from the start, and show its figures."""
-    from xbench import workflow
     from xbench.cli.progress import Console
     from xbench.cli.screen import show_outcome
-    from xbench.suite import Selection, experiment, find, listed, parse_batch_size, parse_dtype, parse_shard
+    from xbench.plan.suite import Selection, experiment, find, listed, parse_batch_size, parse_dtype, parse_shard
+    from xbench.run import pipeline
 
     if experiment(find(suite)):
         texts = {"--methods": methods, "--metrics": metrics, "--shard": shard}
@@ -49,7 +49,7 @@ def run(
     selection = Selection(*lists, limit, seed, size, parse_shard(shard), device, parse_dtype(dtype))
     start = time.perf_counter()
     with Console() as progress:
-        done = workflow.run(
+        done = pipeline.run(
             suite,
             selection,
             out=out,
@@ -78,14 +78,13 @@ def _run_experiment(
 ) -> None:
     from xbench.cli.progress import Console
     from xbench.cli.screen import show
-    from xbench.suite import listed, parse_batch_size
+    from xbench.plan.suite import listed, parse_batch_size
 
     size, tuned = parse_batch_size(batch_size)
     if tuned:
         raise XbenchError(f"{which} is an experiment, which measures no batch size; give --batch-size a number")
 
-    from xbench.ood import session
-    from xbench.report import detections
+    from xbench.run.detection import forms, session
 
     start = time.perf_counter()
     with Console(unit=" batches") as progress:
@@ -102,5 +101,5 @@ def _run_experiment(
             threads=threads,
             progress=progress,
         )
-    show(detections.to_terminal(done.title, done.boards))
+    show(forms.to_terminal(done.title, done.boards))
     print(f"{len(done.rows)} scored pictures in {time.perf_counter() - start:.0f} s: {done.folder}")

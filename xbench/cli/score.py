@@ -24,15 +24,15 @@ def score(
     plugin: Plugins = [],
 ) -> None:
     """Put maps that were made elsewhere on a suite's leaderboard."""
-    from xbench import workflow
     from xbench.cli.progress import Console
     from xbench.cli.screen import show_outcome
-    from xbench.suite import Selection, listed
+    from xbench.plan.suite import Selection, listed
+    from xbench.run import pipeline
 
     selection = Selection(None, listed(models), listed(datasets), listed(metrics), limit)
     start = time.perf_counter()
     with Console() as progress:
-        done = workflow.score(maps, name, suite, selection, out=out, plugins=plugin, threads=threads, progress=progress)
+        done = pipeline.score(maps, name, suite, selection, out=out, plugins=plugin, threads=threads, progress=progress)
     show_outcome(done, start)
 
 
@@ -45,10 +45,10 @@ def items(
     plugin: Plugins = [],
 ) -> None:
     """List what a suite explains: every item with its target class and the window of the picture that the model sees."""
-    from xbench import workflow
-    from xbench.store import write_text
-    from xbench.suite import Selection, listed
+    from xbench.plan.suite import Selection, listed
+    from xbench.run import pipeline
+    from xbench.store.directory import write_text
 
-    table = workflow.items(suite, Selection(None, listed(models), listed(datasets), None, limit), plugins=plugin)
+    table = pipeline.items(suite, Selection(None, listed(models), listed(datasets), None, limit), plugins=plugin)
     write_text(out, table.to_csv(index=False))
     print(f"{len(table)} items: {out}")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from xbench.leaderboard import Leaderboard
-    from xbench.workflow import Outcome
+    from xbench.run.pipeline import Outcome
+    from xbench.tables.leaderboard import Leaderboard
 
 
 def width() -> int:

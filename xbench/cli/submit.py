@@ -21,31 +21,31 @@ def submit(
     plugin: Plugins = [],
 ) -> None:
     """Check a finished run and place its rows and tables under results/."""
-    from xbench import submissions
-    from xbench.manifests import Submission
-    from xbench.registry import registry
+    from xbench.plugins.registry import registry
+    from xbench.store.manifests import Submission
+    from xbench.submit import submission
 
     who = Submission(name=name, by=by, link=link, note=note)
     for module in plugin:
         registry.load(module)
-    folder, rows = submissions.submit(run, who, suite, out)
-    for line in submissions.nan_lines(rows):
+    folder, rows = submission.submit(run, who, suite, out)
+    for line in submission.nan_lines(rows):
         print(line)
     print(f"{len(rows)} rows of {rows['method'].nunique()} methods: {folder}")
 
 
 def verify(folders: Submissions) -> None:
     """Check that submissions are whole, and that their rows give their tables."""
-    from xbench import submissions
+    from xbench.submit import submission
 
     for folder in folders:
-        print(f"{folder}: {submissions.verify(folder)} rows give its tables")
+        print(f"{folder}: {submission.verify(folder)} rows give its tables")
 
 
 def tables(folders: Submissions) -> None:
     """Write the tables of submissions anew from their rows, after a change of xbench's statistics or forms."""
-    from xbench import submissions
+    from xbench.submit import submission
 
     for folder in folders:
-        submissions.write_tables(folder)
+        submission.write_tables(folder)
         print(f"{folder}: tables written")

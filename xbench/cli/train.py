@@ -26,7 +26,7 @@ def train(
 ) -> None:
     """Train by a recipe, whose task is a trainer: see xbench list trainers."""
     from xbench.cli.progress import Console
-    from xbench.training import session
+    from xbench.train import session
 
     try:
         with Console(unit="") as progress:

@@ -20,14 +20,15 @@ def validate_metrics(
     plugin: Plugins = [],
 ) -> None:
     """Put metrics to the test: planted maps on generated scenes, of which it is known which is better."""
-    from xbench import validating, validation
     from xbench.cli.progress import Console
+    from xbench.plan.suite import listed
     from xbench.report import validations
-    from xbench.store import write_text
-    from xbench.suite import listed
+    from xbench.run import metaevaluation
+    from xbench.store.directory import write_text
+    from xbench.tables import validation
 
     with Console() as progress:
-        found = validating.validate(listed(metrics), out, limit=limit, plugins=plugin, workers=workers, progress=progress)
+        found = metaevaluation.validate(listed(metrics), out, limit=limit, plugins=plugin, workers=workers, progress=progress)
     table = validations.to_markdown(found)
     print(table)
     if json_:

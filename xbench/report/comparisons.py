@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xbench import signflip, stats
-from xbench.compare import Difference, Figure, Finding, Names, Report, Spending
-from xbench.panels import ARROWS
 from xbench.report.tables import count, number
-from xbench.stats import Estimate
+from xbench.stats import bootstrap, signflip
+from xbench.stats.bootstrap import Estimate
+from xbench.tables.compare import Difference, Figure, Finding, Names, Report, Spending
+from xbench.tables.panels import ARROWS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -225,7 +225,7 @@ def _notes(report: Report) -> list[str]:
     few = sorted({f.means[0].clusters for f in report.findings if f.means[0].approximate})
     if few:
         span = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
-        notes.append(f"some intervals rest on {span} source pictures; below {stats.FEW_CLUSTERS} they are approximate")
+        notes.append(f"some intervals rest on {span} source pictures; below {bootstrap.FEW_CLUSTERS} they are approximate")
     gaps = [(f.figure, "; ".join(f"{why} on {n}" for why, n in f.figure.gaps.items())) for f in report.findings if f.figure.gaps]
     for why, some in groupby(sorted(gaps, key=lambda gap: gap[1]), key=lambda gap: gap[1]):
         figures = [figure for figure, _ in some]

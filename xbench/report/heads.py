@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 
-from xbench.filters import id_of
-from xbench.leaderboard import Leaderboard, Table
-from xbench.panels import ARROWS, Column
-from xbench.validation import Verdict
+from xbench.tables.leaderboard import Leaderboard, Table
+from xbench.tables.panels import ARROWS, Column
+from xbench.tables.query import id_of
+from xbench.tables.validation import Verdict
 
 NOT_VALID = "§"
 

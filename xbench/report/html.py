@@ -13,13 +13,14 @@ import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from xbench import leaderboard, reductions
-from xbench.gallery import Gallery
-from xbench.leaderboard import Leaderboard
-from xbench.manifests import Manifest
-from xbench.panels import Column
+from xbench.plugins import reductions
 from xbench.report import heads, pictures, tables
-from xbench.validation import Verdict
+from xbench.store.gallery import Gallery
+from xbench.store.manifests import Manifest
+from xbench.tables import leaderboard
+from xbench.tables.leaderboard import Leaderboard
+from xbench.tables.panels import Column
+from xbench.tables.validation import Verdict
 
 CURVES_SHOWN = 8  # methods per curve plot
 COLOURS = [f"C{i}" for i in (0, 1, 2, 3, 4, 5, 6, 8)]  # matplotlib's C7 is the controls' grey

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from xbench.leaderboard import Cell, Leaderboard, Line, Table
 from xbench.report.heads import head, spans
 from xbench.report.tables import count, details, figures, has_published, interval, number, origins, remarks, short, warnings
+from xbench.tables.leaderboard import Cell, Leaderboard, Line, Table
 
 SPECIAL: dict[str, str | int | None] = {
     "\\": r"\textbackslash{}",

@@ -17,7 +17,7 @@ from xbench.errors import XbenchError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xbench.data import Dataset, Sample
+    from xbench.data.samples import Dataset, Sample
 
 COLUMNS = 6
 COLOURS = colormaps["tab10"].colors[:7] + colormaps["tab10"].colors[8:]  # type: ignore[attr-defined]  # no grey

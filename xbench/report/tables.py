@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from xbench.leaderboard import LEGEND, MARKS, Cell, Leaderboard, Line, Origin, Quality, Table
-from xbench.panels import Column
 from xbench.report import heads
 from xbench.report.heads import column_name, head, spans
-from xbench.stats import Estimate
-from xbench.table_agreement import Friedman
+from xbench.stats.bootstrap import Estimate
+from xbench.tables.consensus import Friedman
+from xbench.tables.leaderboard import LEGEND, MARKS, Cell, Leaderboard, Line, Origin, Quality, Table
+from xbench.tables.panels import Column
 
 WIDEST = 8  # columns: a Markdown table of more than these is one for each group
 TEXTS = ("method", "published")  # heads of columns that are no numbers

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from xbench.leaderboard import Cell, Leaderboard, Line, Table
 from xbench.report.heads import column_name, spans
 from xbench.report.tables import count, details, figures, footer, has_published, number, short, warnings
+from xbench.tables.leaderboard import Cell, Leaderboard, Line, Table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import get_args
 
-from xbench.plugins import Group
-from xbench.validation import Verdict
+from xbench.plugins.declarations import Group
+from xbench.tables.validation import Verdict
 
 HEAD = ("group", "metric", "separation", "noise", "agreement", "order of the plants")
 NUMBERS = range(2, 5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from xbench.gate import EXIT, Report
+from xbench.tables.gate import EXIT, Report
 
 
 def to_lines(report: Report) -> list[str]:

@@ -3,10 +3,11 @@ from collections import Counter
 import pytest
 import torch
 
-from xbench import geometry, workflow
+from xbench.data import geometry
 from xbench.errors import XbenchError
-from xbench.registry import registry
-from xbench.suite import Suite, Track
+from xbench.plan.suite import Suite, Track
+from xbench.plugins.registry import registry
+from xbench.run import pipeline
 
 
 @pytest.fixture
@@ -61,9 +62,9 @@ def test_any_labelled_dataset_can_be_wrapped():
 def test_a_suite_may_ask_for_mosaics_that_the_model_gets_right(tmp_path):
     track = Track(dataset="grid(tiny_pictures, n=6, cell=32)", metrics=["grid_pointing"], target="present", view="full")
     suite = Suite(name="s", version="1", batch_size=4, models=["tiny_net"], methods=["random"], tracks=[track])
-    every = workflow.run(suite, out=tmp_path / "every").rows
+    every = pipeline.run(suite, out=tmp_path / "every").rows
     only = track.model_copy(update={"only": "sources_correct"})
-    right = workflow.run(suite.model_copy(update={"tracks": [only]}), out=tmp_path / "right").rows
+    right = pipeline.run(suite.model_copy(update={"tracks": [only]}), out=tmp_path / "right").rows
     model, pictures = registry.bind("model", "tiny_net")(), registry.bind("dataset", "tiny_pictures")()
     mosaics = {e.id: e.clusters for e in registry.bind("dataset", track.dataset)().entries()}
     known = {}

@@ -12,8 +12,8 @@ from timm.data.imagenet_info import ImageNetInfo
 from xbench.datasets.generated import birds, drawing, figures, vocabulary, worlds
 
 from xbench import XbenchError
-from xbench.registry import registry
-from xbench.wordnet import compact
+from xbench.data.wordnet import compact
+from xbench.plugins.registry import registry
 
 KINDS = ("scenes", "scenes(most=1)", "scenes_spurious", "scenes_spurious(split=train)", "scenes_parts")
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from xbench.features import Layout
-from xbench.modelview import ModelView
-from xbench.registry import registry
+from xbench.network.features import Layout
+from xbench.network.model import ModelView
+from xbench.plugins.registry import registry
 
 METHODS = ["raw_attention", "attention_rollout", "transformer_attribution", "attn_grad_cam"]
 SPECIFIC = METHODS[2:]

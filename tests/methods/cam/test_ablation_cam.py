@@ -4,10 +4,10 @@ import pytest
 import torch
 from xbench.methods.cam import ablation_cam
 
-from xbench.classes import ClassList
-from xbench.data import Batch, Item
-from xbench.modelview import Model, ModelView, Preprocessing
-from xbench.registry import registry
+from xbench.data.classes import ClassList
+from xbench.data.samples import Batch, Item
+from xbench.network.model import Model, ModelView, Preprocessing
+from xbench.plugins.registry import registry
 
 
 @pytest.fixture

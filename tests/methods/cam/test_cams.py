@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from xbench.data import Batch, Item
-from xbench.modelview import ModelView
-from xbench.registry import registry
+from xbench.data.samples import Batch, Item
+from xbench.network.model import ModelView
+from xbench.plugins.registry import registry
 
 PAIRS = {
     "grad_cam": "GradCAM",

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from xbench.errors import XbenchError
-from xbench.modelview import ModelView
-from xbench.registry import registry
+from xbench.network.model import ModelView
+from xbench.plugins.registry import registry
 
 
 def probability(model, image, target) -> float:

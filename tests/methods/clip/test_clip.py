@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from xbench.errors import NotApplicable, XbenchError
-from xbench.modelview import ModelView
-from xbench.registry import registry
+from xbench.network.model import ModelView
+from xbench.plugins.registry import registry
 
 METHODS = ["itsm", "itsm_reversed", "clip_surgery", "clip_surgery_single", "grad_eclip", "mmel(share=0.5)"]  # of four blocks
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from xbench.models.open_clip_zoo import _encode
 
-from xbench.classes import ClassList
-from xbench.data import Batch, Item
-from xbench.modelview import ModelView, Preprocessing
-from xbench.registry import registry
-from xbench.zero_shot import Encoder, ZeroShot, classifier, retold
+from xbench.data.classes import ClassList
+from xbench.data.samples import Batch, Item
+from xbench.network.model import ModelView, Preprocessing
+from xbench.network.zero_shot import Encoder, ZeroShot, classifier, retold
+from xbench.plugins.registry import registry
 
 METHODS = ["itsm", "itsm_reversed", "clip_surgery", "clip_surgery_single", "grad_eclip", "mmel"]
 GRIDS = {  # cells a side at 224 and 336 pixels

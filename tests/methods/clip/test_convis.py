@@ -11,11 +11,11 @@ import torch
 from torch.nn import functional as F
 from xbench.methods.clip import _concepts, _windows, convis
 
-from xbench.data import Item, generator
+from xbench.data.samples import Item, generator
+from xbench.data.wordnet import WordNet, compact
 from xbench.errors import NotApplicable, XbenchError
-from xbench.modelview import ModelView
-from xbench.registry import registry
-from xbench.wordnet import WordNet, compact
+from xbench.network.model import ModelView
+from xbench.plugins.registry import registry
 
 SYNSETS = ("n02219486", "n02206856", "n02121808")  # ant, bee, domestic cat
 ROWS = 64  # in a batch of three items, for speed

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from xbench.data import Batch, Item, Truth
+from xbench.data.samples import Batch, Item, Truth
 from xbench.errors import XbenchError
-from xbench.modelview import ModelView
-from xbench.registry import registry
+from xbench.network.model import ModelView
+from xbench.plugins.registry import registry
 
 
 @pytest.fixture

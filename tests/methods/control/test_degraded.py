@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from xbench.data import Batch, Item
+from xbench.data.samples import Batch, Item
 from xbench.errors import XbenchError
-from xbench.modelview import ModelView
-from xbench.registry import registry
+from xbench.network.model import ModelView
+from xbench.plugins.registry import registry
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from xbench.classes import ClassList
-from xbench.data import Batch, Item
+from xbench.data.classes import ClassList
+from xbench.data.samples import Batch, Item
 from xbench.errors import NotApplicable
-from xbench.modelview import Model, ModelView, Preprocessing
-from xbench.registry import registry
+from xbench.network.model import Model, ModelView, Preprocessing
+from xbench.plugins.registry import registry
 
 
 def model_of(network, side: int = 32, classes: int = 4) -> Model:

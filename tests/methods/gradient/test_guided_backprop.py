@@ -8,11 +8,11 @@ from captum.attr import GuidedBackprop
 from torch import nn
 from torch.nn import functional
 
-from xbench.classes import ClassList
-from xbench.data import Batch, Item
+from xbench.data.classes import ClassList
+from xbench.data.samples import Batch, Item
 from xbench.errors import NotApplicable
-from xbench.modelview import Model, ModelView, Preprocessing
-from xbench.registry import registry
+from xbench.network.model import Model, ModelView, Preprocessing
+from xbench.plugins.registry import registry
 
 
 class Guided(torch.autograd.Function):

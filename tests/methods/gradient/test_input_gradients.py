@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from xbench.classes import ClassList
-from xbench.data import Batch, Item, generator
+from xbench.data.classes import ClassList
+from xbench.data.samples import Batch, Item, generator
 from xbench.errors import XbenchError
-from xbench.modelview import Model, ModelView, Preprocessing
-from xbench.registry import registry
+from xbench.network.model import Model, ModelView, Preprocessing
+from xbench.plugins.registry import registry
 
 
 class Cells(nn.Module):
@@ -53,7 +53,7 @@ def test_exactly_nothing_lies_outside_the_cell_that_the_class_sees(name, cells, 
 
 
 def test_grid_pointing_of_such_a_network_is_exactly_one(cells, batch):
-    from xbench.data import Truth
+    from xbench.data.samples import Truth
 
     maps = registry.method("gradient")(ModelView(cells), batch)
     for c, map_ in enumerate(maps):

@@ -6,11 +6,11 @@ from captum.attr import IntegratedGradients
 from torch import nn
 from xbench.methods.gradient import integrated_gradients
 
-from xbench.classes import ClassList
-from xbench.data import Batch, Item, generator
+from xbench.data.classes import ClassList
+from xbench.data.samples import Batch, Item, generator
 from xbench.errors import XbenchError
-from xbench.modelview import Model, ModelView, Preprocessing
-from xbench.registry import registry
+from xbench.network.model import Model, ModelView, Preprocessing
+from xbench.plugins.registry import registry
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_auto_stops_at_its_last_rung(kinked_model, batch, monkeypatch):
 
 
 def test_completeness_on_photographs_from_a_blurred_baseline():
-    from xbench.probing import substrate
+    from xbench.maps.perturbation import substrate
 
     model, data = registry.bind("model", "efficientnet_lite0")(), registry.bind("dataset", "photos")()
     entries = data.entries()[:2]

@@ -13,12 +13,12 @@ from timm.layers import Conv2dSame, ScaledStdConv2d, SqueezeExcite
 from torch import nn
 from torch.nn import functional
 
-from xbench.classes import ClassList
-from xbench.data import Batch, Item
+from xbench.data.classes import ClassList
+from xbench.data.samples import Batch, Item
 from xbench.errors import NotApplicable
-from xbench.modelview import Model, ModelView, Preprocessing
-from xbench.plugins import Method
-from xbench.registry import registry
+from xbench.network.model import Model, ModelView, Preprocessing
+from xbench.plugins.declarations import Method
+from xbench.plugins.registry import registry
 
 
 @pytest.fixture(scope="module")

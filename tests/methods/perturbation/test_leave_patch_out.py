@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from xbench.data import Batch, Item
+from xbench.data.samples import Batch, Item
 from xbench.errors import NotApplicable, XbenchError
-from xbench.modelview import ModelView
-from xbench.registry import registry
+from xbench.network.model import ModelView
+from xbench.plugins.registry import registry
 
 
 @pytest.fixture

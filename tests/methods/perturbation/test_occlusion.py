@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from xbench.errors import XbenchError
-from xbench.modelview import ModelView
-from xbench.registry import registry
+from xbench.network.model import ModelView
+from xbench.plugins.registry import registry
 
 
 def probability(model, image, target) -> float:
@@ -45,7 +45,7 @@ def test_occlusion_is_the_plain_loop(tiny_model, batch):
 
 def test_occlusion_of_photographs(lite, photos):
     maps = registry.method("occlusion(window=112, stride=75, substrate=rise_blur)")(ModelView(lite), photos)
-    from xbench.probing import substrate
+    from xbench.maps.perturbation import substrate
 
     for row in range(2):
         blurred = substrate("rise_blur", photos.images)[row]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from xbench.data import generator
+from xbench.data.samples import generator
 from xbench.errors import XbenchError
-from xbench.modelview import ModelView
-from xbench.registry import registry
+from xbench.network.model import ModelView
+from xbench.plugins.registry import registry
 
 
 def probability(model, image, target) -> float:

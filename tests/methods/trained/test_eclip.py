@@ -9,15 +9,16 @@ import torch
 from torch.nn import functional
 from xbench.methods.trained import eclip as module
 
-from xbench import keys, zero_shot
-from xbench.classes import ClassList
-from xbench.data import Batch, Item
+from xbench.data.classes import ClassList
+from xbench.data.samples import Batch, Item
 from xbench.errors import NotApplicable, XbenchError
-from xbench.modelview import Model, ModelView, Preprocessing, weights_digest
-from xbench.registry import registry
-from xbench.suite import Suite, Track
-from xbench.training import cards, networks, recipes, weights
-from xbench.workflow import Selection, run
+from xbench.network import zero_shot
+from xbench.network.model import Model, ModelView, Preprocessing, weights_digest
+from xbench.plan import keys
+from xbench.plan.suite import Suite, Track
+from xbench.plugins.registry import registry
+from xbench.run.pipeline import Selection, run
+from xbench.train import cards, networks, recipes, weights
 
 pytest.importorskip("open_clip")
 CLIP = recipes.ClipNetwork(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from xbench.data import Truth
-from xbench.registry import registry
+from xbench.data.samples import Truth
+from xbench.plugins.registry import registry
 
 H, W = 6, 9
 NOTHING = Truth(None)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from xbench.errors import XbenchError
-from xbench.maps import SaliencyMap
-from xbench.probing import Curve, Prober, Weighted
-from xbench.registry import registry
+from xbench.maps.perturbation import Curve, Prober, Weighted
+from xbench.maps.saliency import SaliencyMap
+from xbench.plugins.registry import registry
 
 SIDE = 16
 

@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from xbench.metrics.faithfulness._curves import area
 
-from xbench.data import generator
+from xbench.data.samples import generator
 from xbench.errors import XbenchError
-from xbench.maps import SaliencyMap
-from xbench.modelview import ModelView
-from xbench.probing import Prober
-from xbench.registry import registry
-from xbench.specs import Spec
+from xbench.maps.perturbation import Prober
+from xbench.maps.saliency import SaliencyMap
+from xbench.network.model import ModelView
+from xbench.plugins.registry import registry
+from xbench.plugins.specs import Spec
 
 SIDE = 16
 

@@ -7,9 +7,9 @@ from captum.metrics import infidelity
 from torch.nn import functional
 
 from xbench.errors import XbenchError
-from xbench.maps import SaliencyMap
-from xbench.probing import Prober
-from xbench.registry import registry
+from xbench.maps.perturbation import Prober
+from xbench.maps.saliency import SaliencyMap
+from xbench.plugins.registry import registry
 
 SIDE = 16
 SPECS = ("infidelity(n=20)", "faithfulness_correlation(n=20)")

@@ -6,9 +6,9 @@ import torch
 from torch.nn import functional
 
 from xbench.errors import XbenchError
-from xbench.maps import SaliencyMap
-from xbench.probing import Prober, substrate
-from xbench.registry import registry
+from xbench.maps.perturbation import Prober, substrate
+from xbench.maps.saliency import SaliencyMap
+from xbench.plugins.registry import registry
 
 SIDE = 16
 

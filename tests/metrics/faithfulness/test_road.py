@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from xbench.data import generator
+from xbench.data.samples import generator
 from xbench.errors import XbenchError
-from xbench.maps import SaliencyMap
-from xbench.probing import Prober
-from xbench.registry import registry
+from xbench.maps.perturbation import Prober
+from xbench.maps.saliency import SaliencyMap
+from xbench.plugins.registry import registry
 
 SIDE, POINTS = 16, 4
 SPECS = [f"{name}(points={POINTS})" for name in ("road_morf", "road_lerf", "road")]

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xbench.data import Truth
-from xbench.registry import registry
+from xbench.data.samples import Truth
+from xbench.plugins.registry import registry
 
 H, W = 12, 20
 MASK = torch.zeros(H, W, dtype=torch.bool)

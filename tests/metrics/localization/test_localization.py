@@ -15,13 +15,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xbench import reductions
-from xbench.data import Batch, Box, Item, Sample, Truth
+from xbench.data.geometry import View
+from xbench.data.samples import Batch, Box, Item, Sample, Truth
 from xbench.errors import NotApplicable, XbenchError
-from xbench.geometry import View
-from xbench.maps import SaliencyMap
-from xbench.modelview import ModelView
-from xbench.registry import registry
+from xbench.maps.saliency import SaliencyMap
+from xbench.network.model import ModelView
+from xbench.plugins import reductions
+from xbench.plugins.registry import registry
 
 H, W = 20, 28
 

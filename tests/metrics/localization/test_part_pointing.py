@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from xbench.data import Truth
+from xbench.data.samples import Truth
 from xbench.errors import NotApplicable, XbenchError
-from xbench.registry import registry
+from xbench.plugins.registry import registry
 
 H, W = 18, 26
 DIFFICULT = ["pointing_game(tolerance=3, split=difficult)", "pointing_game_class_mean(tolerance=3, split=difficult)"]

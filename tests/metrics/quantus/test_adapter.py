@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from xbench import keys
-from xbench.data import Truth
+from xbench.data.samples import Truth
 from xbench.errors import NotApplicable, XbenchError
-from xbench.registry import registry
+from xbench.plan import keys
+from xbench.plugins.registry import registry
 
 quantus = pytest.importorskip("quantus", reason="the extra `quantus` is not installed")
 

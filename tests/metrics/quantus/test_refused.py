@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from xbench.data import Truth
+from xbench.data.samples import Truth
 from xbench.errors import XbenchError
-from xbench.registry import registry
+from xbench.plugins.registry import registry
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 REFUSED = registry.get("metric", "quantus/<ClassName>").refused

@@ -1,0 +1,1 @@
+"""Images with ground truth: samples, classes, WordNet, reading, geometry."""

@@ -1,0 +1,1 @@
+"""One work unit: images to maps, values and rows."""

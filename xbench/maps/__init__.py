@@ -1,0 +1,1 @@
+"""Rules on saliency maps, and the perturbed images that methods and metrics ask for."""

@@ -1,0 +1,1 @@
+"""Models behind one contract: feature layers, attention, folding, CLIP towers, zero-shot classifiers."""

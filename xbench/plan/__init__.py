@@ -1,0 +1,1 @@
+"""From a suite to work units: selection, opening of models and datasets, keys."""

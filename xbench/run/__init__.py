@@ -1,0 +1,1 @@
+"""Runs from request to rows, and other whole jobs: single explanations, meta-evaluation of metrics."""

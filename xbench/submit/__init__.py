@@ -1,0 +1,1 @@
+"""Results that others keep: submissions and their checks."""

@@ -1,0 +1,1 @@
+"""From rows to figures and claims: leaderboard, compare, gate."""
