@@ -133,8 +133,10 @@ def leaderboard(
 
     Args:
         folders: run directories, finished or not.
-        models, datasets, metrics: which to show, specs or ids.
-        methods: which to show; controls stay.
+        models: which to show, specs or ids.
+        datasets: the same.
+        metrics: the same.
+        methods: the same; controls stay.
         group: of metrics, such as ``"localization"``.
 
     Raises:

@@ -3,7 +3,7 @@
 cache_key     everything that can change a value: rows are reused only when it is equal
 protocol_key  what makes numbers comparable: a column of a table has exactly one
 
-Rows of two runs belong together where protocol_key, method and item are equal: see pairing.py.
+Rows of two runs belong together where protocol_key, method and item are equal: see tables/pairing.py.
 """
 
 from __future__ import annotations

@@ -47,12 +47,12 @@ class MetricInfo:
 
     kind: ``ground_truth`` is a function (maps [M, H, W], Truth) -> values [M], or vectors [M, V] where ``reduce`` wants them;
         ``faithfulness`` is a class with ``plan(map) -> requests`` and ``score(map, responses) -> Score``;
-        ``re_explanation`` is a class with ``plan() -> variations`` and ``score(before, after) -> Score`` (see variations.py).
+        ``re_explanation`` is a class with ``plan() -> variations`` and ``score(before, after) -> Score`` (see evaluate/variations.py).
     version: raised whenever a value can change; rows of two versions never share a column.
     direction: ``higher`` or ``lower`` is better. range: bounds of a value. chance: what an uninformed map scores, in words.
     needs: the truth it reads (``mask``, ``boxes``, ``parts``).
     frame: where maps and truth meet: ``input``, the model's, or ``image``, the part of the picture that the model sees in pixels of
-        the picture as stored (the *window frame* of geometry.py).
+        the picture as stored (the *window frame* of data/geometry.py).
     reduce: how rows become the table's figure: ``mean``, or one of reductions.py.
     group: which question it answers, by which tables order their columns.
     axes: what its vector is drawn over, from 0 to 1 in equal steps, and what it shows; nothing where it is no curve.

@@ -86,7 +86,7 @@ def run(
         plugins: files or modules to load first.
         fresh: forget the directory's rows.
         save_maps: keep every map, too.
-        tuned: choose the batch size by measurement, or as the directory's last run did; see batching.py.
+        tuned: choose the batch size by measurement, or as the directory's last run did; see network/batching.py.
         threads: of torch, all cores by default.
         workers: processes that share the units and the threads, each with its own models.
         progress: what is told of the run; nothing by default.

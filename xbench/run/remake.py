@@ -31,7 +31,7 @@ from xbench.tables.panels import Column
 class Remade:
     """gallery: images and maps, as ``Store.gallery`` gives them. values: (method, item) -> the value made anew.
 
-    keys: the same -> the cache key that its row would have here; see keys.py.
+    keys: the same -> the cache key that its row would have here; see plan/keys.py.
     """
 
     gallery: dict[Key, np.ndarray] = field(default_factory=dict)

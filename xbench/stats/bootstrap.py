@@ -1,6 +1,6 @@
 """Figures with honest error bars: what methods score on the same items, resampled by clusters (source photographs).
 
-Within one column of a table: intervals, paired differences and their tests, ranks. Across columns: see agreement.py.
+Within one column of a table: intervals, paired differences and their tests, ranks. Across columns: see tables/consensus.py.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Scores:
     """What M methods score on the same N items.
 
     data: ``[M, N, 1]`` values or ``[M, N, V]`` vectors. known: ``[M, N]``, where data counts. clusters: ``[N]`` names or numbers.
-    reduce: how items become a figure (see reductions.py). higher: whether more is better. classes: ``[N]``, what ``class_mean``
+    reduce: how items become a figure (see plugins/reductions.py). higher: whether more is better. classes: ``[N]``, what ``class_mean``
     averages within, and needed by nothing else.
     """
 

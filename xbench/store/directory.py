@@ -4,7 +4,7 @@
     RUN/parts/NNNNNN-ID.parquet        rows of one work unit; the number orders them in time
     RUN/parts/NNNNNN-ID.safetensors    maps for the report's gallery
     RUN/rows.parquet, gallery.safetensors   the same after a run is complete: sorted, superseded rows dropped
-    RUN/maps/                 maps at the methods' own grids, where they were asked for (see mapstore.py)
+    RUN/maps/                 maps at the methods' own grids, where they were asked for (see maps.py)
 
 Every file appears under its name only when it is whole. Rows are never changed: a newer row of the same identity supersedes.
 
@@ -36,7 +36,7 @@ from xbench.store.manifests import Manifest
 
 SCHEMA = pa.schema(
     [
-        ("cache_key", pa.string()),  # see keys.py
+        ("cache_key", pa.string()),  # see plan/keys.py
         ("protocol_key", pa.string()),
         ("method", pa.string()),  # canonical spec strings
         ("model", pa.string()),

@@ -1,6 +1,6 @@
 """The gate: did explanations get worse? A run against a baseline, judged figure by figure, with an answer for a CI job.
 
-regression    the loss is certain for all figures at once (signflip.py), and it exceeds the margin
+regression    the loss is certain for all figures at once (stats/signflip.py), and it exceeds the margin
 pass          the 95 % interval of every change lies above minus its margin, and hardly an item is in one run only
 cannot judge  neither, and what would settle it; the same where figures have no partner or the run is not of the code at hand
 """
