@@ -1,4 +1,4 @@
-"""The process that xbench runs in: somebody's notebook, script or test. What a run or a library below it changes is set back.
+"""What a run, or a library below it, changes in the process that it runs in is set back: somebody's notebook, script or test.
 
     with host.restored():
         torch.set_num_threads(4)

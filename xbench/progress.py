@@ -1,4 +1,4 @@
-"""What whatever takes long tells about itself while it goes on: a run, a training, an experiment. The command line shows it."""
+"""What whatever takes long tells of itself while it goes on: a run, a training, an experiment. The command line shows it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One work unit: images to maps, values and rows."""
+"""One work unit: methods explain a block of images, metrics score the maps, and rows come out."""

@@ -1,1 +1,1 @@
-"""Rules on saliency maps, and the perturbed images that methods and metrics ask for."""
+"""Every rule on saliency maps, and the perturbed images that methods and metrics ask for."""

@@ -1,1 +1,4 @@
-"""What people look at: overlays of maps on pictures, and the self-contained HTML page of a run."""
+"""What people look at: tables and verdicts as text, the HTML page of a run, overlays of maps.
+
+Nothing is computed here that a table does not have already.
+"""

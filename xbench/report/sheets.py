@@ -11,12 +11,11 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from xbench.errors import XbenchError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from xbench.data.samples import Dataset, Sample
 
 COLUMNS = 6
@@ -55,7 +54,7 @@ def _draw(axes: Axes, sample: Sample, names: tuple[str, ...]) -> None:
     axes.imshow(sample.image.permute(1, 2, 0).numpy(), interpolation="nearest", extent=(0, width, height, 0))
     outlined = list(sample.parts.values() or sample.instances or sample.masks.values())
     for number, mask in enumerate(outlined):
-        _outline(axes, mask, COLOURS[number % len(COLOURS)])
+        _outline(axes, mask.numpy(), COLOURS[number % len(COLOURS)])
     for number, box in enumerate(sample.boxes):
         colour = "white" if sample.parts else COLOURS[number % len(COLOURS)]
         size = (box.x1 - box.x0, box.y1 - box.y0)
@@ -66,11 +65,11 @@ def _draw(axes: Axes, sample: Sample, names: tuple[str, ...]) -> None:
         axes.text(0.5, -0.02, textwrap.fill(longest, 34), transform=axes.transAxes, ha="center", va="top", fontsize=6)
 
 
-def _outline(axes: Axes, mask: Tensor, colour: tuple[float, float, float]) -> None:
+def _outline(axes: Axes, mask: NDArray[np.bool_], colour: tuple[float, float, float]) -> None:
     """The border between pixels of a mask and others, exactly along the pixels' edges."""
     if not mask.any():
         return
-    padded = np.pad(mask.numpy(), 1)
+    padded = np.pad(mask, 1)
     down = padded[:, 1:] != padded[:, :-1]
     across = padded[1:] != padded[:-1]
     y, x = down.nonzero()

@@ -1,1 +1,1 @@
-"""Runs from request to rows, and other whole jobs: single explanations, meta-evaluation of metrics."""
+"""Whole jobs: a run from request to rows, single explanations, meta-evaluation of metrics."""

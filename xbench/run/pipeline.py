@@ -127,7 +127,7 @@ def score(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Score maps that were made elsewhere under a suite's protocol, as a method called ``name``. See mapstore.GivenMaps.
+    """Score maps that were made elsewhere under a suite's protocol, as a method called ``name``. See store/maps.py.
 
     The outcome has all rows of the directory, so that the maps stand beside what was run there before.
 

@@ -1,1 +1,1 @@
-"""Intervals, tests and agreement; numpy and scipy only."""
+"""Intervals, tests and agreement of what methods score; numpy and scipy only."""

@@ -1,1 +1,1 @@
-"""Results that others keep: submissions and their checks."""
+"""Runs that others keep: they are checked, and stand with their tables below ``results/``."""

@@ -24,7 +24,7 @@ STATUSES = ("missing", "ok", "nan", "not_applicable", "unreadable")  # codes of 
 class Column:
     """One metric on one dataset under one protocol.
 
-    group: ``faithfulness``, ``localization`` or another of plugins.Group; empty where an older manifest does not say. verdict: of
+    group: ``faithfulness``, ``localization`` or another Group; empty where an older manifest does not say. verdict: of
     the metric's validation, None where none ships for its version. axes: see MetricInfo. repeats: an earlier column's metric that
     has the same value for every method and item; empty where there is none.
     """
