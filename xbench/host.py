@@ -1,4 +1,4 @@
-"""What a run, or a library below it, changes in the process that it runs in is set back: somebody's notebook, script or test.
+"""What a run, or a library below it, changes in somebody's notebook, script or test is set back.
 
     with host.restored():
         torch.set_num_threads(4)
