@@ -1,6 +1,7 @@
-"""The three rules of the house: who may import whom, that the core stands alone, and that types are checked everywhere."""
+"""The rules of the house: who may import whom, that the core stands alone, and that types are checked everywhere."""
 
 import ast
+import importlib.util
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import xbench
+import xbench.plugin
 from xbench.errors import XbenchError
 from xbench.plan import keys
 from xbench.plugins.declarations import BOUND
@@ -24,36 +27,188 @@ FAMILIES = ("methods", "metrics", "datasets", "models", "trainers")
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="needs the source tree")
 
 
-def imports(path: Path) -> list[tuple[str, int]]:
-    """(module, relative level) of every import in a file, those inside functions too."""
+@pytest.fixture(scope="module")
+def house():
+    """The tool that draws the rooms; it has their order, and reads what files import."""
+    spec = importlib.util.spec_from_file_location("architecture", ROOT / "tools" / "architecture.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def parametrized(*folders: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", python_files(*folders), ids=lambda p: str(p.relative_to(ROOT)))
+
+
+# -- who may import whom -----------------------------------------------------------------------------------------------------
+
+
+def upward(house, room: str, source: str) -> list[str]:
+    """What a source text in a room imports from rooms that do not stand before it, a door's other than its own too."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found += [(alias.name, 0) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            found += [(".".join(filter(None, (node.module, alias.name))), node.level) for alias in node.names]
+    for module, line, level in house.imports(source):
+        other = house.room_of(module)
+        if level:
+            found.append(f"line {line}: relative import of {module}")
+        elif other in house.FAMILIES or module.partition(".")[0] in house.FAMILIES:
+            found.append(f"line {line}: {module} is of a family")
+        elif other == "xbench" and room != "cli":
+            found.append(f"line {line}: {module} is for scripts and notebooks")
+        elif other in house.ORDER and other != room and house.ORDER.index(other) > house.ORDER.index(room):
+            found.append(f"line {line}: {module} is of the room {other}, which does not stand before {room}")
     return found
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "xbench").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
-def test_the_core_never_imports_a_plugin(path):
-    for module, level in imports(path):
-        parts = module.split(".")
-        assert level == 0, f"{path.name}: relative import of {module}"
-        assert parts[0] not in FAMILIES
-        assert not (parts[0] == "xbench" and len(parts) > 1 and parts[1] in FAMILIES), f"{path.name} imports {module}"
+def test_rooms_import_in_one_order(house):
+    """Run alone with -s, it prints the order with all imports."""
+    wrong = {
+        str(path.relative_to(ROOT)): found
+        for room in house.ORDER
+        for path in house.files(room)
+        if (found := upward(house, room, path.read_text(encoding="utf-8")))
+    }
+    assert wrong == {}
+    graph = house.graph()
+    for room in reversed(house.ORDER):
+        print(f"{house.shown(room):<12} imports", *sorted(graph[room], key=house.ORDER.index))  # noqa: T201
+
+
+def test_every_module_of_the_core_is_in_a_room_of_the_order(house):
+    doors = {"__init__", "__main__"}  # on top of all
+    assert {path.relative_to(ROOT / "xbench").parts[0].removesuffix(".py") for path in python_files("xbench")} - doors == set(
+        house.ORDER
+    )
 
 
 @pytest.mark.parametrize(
-    "path", sorted(p for f in FAMILIES for p in (ROOT / f).rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
+    ("room", "source", "said"),
+    [
+        (
+            "stats",
+            "from xbench.tables import claims",
+            "line 1: xbench.tables.claims is of the room tables, which does not stand before stats",
+        ),
+        ("stats", "def f():\n    from xbench import tables", "line 2: xbench.tables is of the room tables"),
+        ("data", "if TYPE_CHECKING:\n    import xbench.run.pipeline", "line 2: xbench.run.pipeline is of the room run"),
+        ("data", "module = importlib.import_module('xbench.maps')", "line 1: xbench.maps is of the room maps"),
+        ("run", "from xbench.plugin import Batch", "line 1: xbench.plugin.Batch is of the room plugin"),
+        ("run", "from xbench import Batch", "line 1: xbench.Batch is for scripts"),
+        ("run", "import xbench", "line 1: xbench is for scripts"),
+        ("run", "from . import pipeline", "line 1: relative import of pipeline"),
+        ("run", "from xbench.methods.cam import grad_cam", "line 1: xbench.methods.cam.grad_cam is of a family"),
+        ("run", "import metrics", "line 1: metrics is of a family"),
+    ],
 )
-def test_a_family_imports_the_core_and_its_siblings_only(path):
+def test_an_import_upward_is_found_wherever_it_stands(house, room, source, said):
+    (found,) = upward(house, room, source)
+    assert found.startswith(said)
+
+
+def test_an_import_downward_is_right(house):
+    assert (
+        upward(house, "run", "import numpy\nfrom xbench import host\nfrom xbench.run import pipeline\nimport xbench.data.samples")
+        == []
+    )
+
+
+# What brings torch along, as far as xbench uses it.
+TORCH = ("torch", "torchvision", "timm", "lightning", "captum", "open_clip", "pytorch_grad_cam", "quantus", "safetensors.torch")
+
+
+@pytest.mark.parametrize("room", ["stats", "tables", "report", "submit"])
+def test_who_shows_results_names_no_torch(house, room):
+    """Not even for types. That nothing that they import loads it: tests/xbench/test_fast_start.py."""
+    for path in house.files(room):
+        for module, line, _ in house.imports(path.read_text(encoding="utf-8")):
+            assert not f"{module}.".startswith(tuple(f"{name}." for name in TORCH)), f"{path.name}, line {line}: {module}"
+
+
+@parametrized(*FAMILIES, "recipes", "suites", "results")
+def test_a_family_imports_the_door_and_its_siblings_only(house, path):
     depth = len(path.relative_to(ROOT).parts) - 1  # of folders from the family down: so many dots lead no further up than to it
-    for module, level in imports(path):
-        parts = module.split(".")
-        assert level <= depth, f"{path.name}: relative import of {module} from outside the family"
-        assert parts[0] not in FAMILIES
-        assert not (parts[0] == "xbench" and len(parts) > 1 and parts[1] in FAMILIES), f"{path.name} imports {module}"
+    for module, line, level in house.imports(path.read_text(encoding="utf-8")):
+        assert level <= depth, f"line {line}: relative import of {module} from outside the family"
+        assert level or module.partition(".")[0] not in FAMILIES
+        assert level or house.room_of(module) in ("", "plugin"), f"line {line}: {module} is not of xbench.plugin"
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_pages_show_the_doors_only(house, path):
+    """A plug-in file, known by its first line, imports ``xbench.plugin``; a script may have the names of ``xbench`` too."""
+    for code in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+        plug_in = re.match(r"# my_\w+\.py\n", code)
+        used = [module for module, _, _ in house.imports(code)] + re.findall(r"\bxbench(?:\.\w+)+", code)
+        for module in used:
+            room = house.room_of(module)
+            assert room in ("", "plugin") or (room == "xbench" and not plug_in), module
+            if room == "xbench":
+                assert module.split(".")[1:2] in ([], *([name] for name in xbench.__all__)), module
+
+
+def test_the_doors_export_what_they_say():
+    tree = ast.parse((ROOT / "xbench" / "plugin.py").read_text(encoding="utf-8"))
+    assert all(isinstance(node, ast.ImportFrom | ast.Assign | ast.Expr) for node in tree.body)
+    imported = [alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert sorted(imported) == xbench.plugin.__all__
+    assert len(set(imported)) == len(imported)
+    assert dir(xbench) == xbench.__all__ == sorted(set(xbench.__all__))
+    assert all(hasattr(xbench, name) for name in xbench.__all__)
+
+
+def test_no_room_bears_the_name_of_a_family(house):
+    """It would be what ``xbench.methods`` is."""
+    assert set(house.ORDER).isdisjoint(house.FAMILIES)
+    assert set(house.FAMILIES) == set(FAMILIES)
+
+
+# -- the pages say where things are --------------------------------------------------------------------------------------------
+
+
+def test_the_picture_and_the_tables_of_rooms_are_what_files_import(house):
+    for path, text in house.made().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}; run: python tools/architecture.py"
+
+
+def test_the_page_of_the_house_has_every_room(house):
+    page = house.PAGE.read_text(encoding="utf-8")
+    (table,) = re.findall(r"<!-- rooms -->(.*?)<!-- /rooms -->", page, re.DOTALL)
+    assert re.findall(r"^\| `(\w+)(?:/|\.py)` \|", table, re.MULTILINE) == list(reversed(house.ORDER))
+    walk = house.walked(page, "Down"), house.walked(page, "Up")
+    assert [rooms[0] for rooms in walk] == ["cli", "cli"]
+    picture = house.PICTURE.read_text(encoding="utf-8")
+    assert all(f">{house.shown(room)}</text>" in picture for room in house.ORDER)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_files_that_pages_name_exist(path):
+    """Those of this tree, by their whole path."""
+    tops = "xbench|methods|metrics|datasets|models|trainers|suites|recipes|tests|tools|benchmarks|docs"
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for name in re.findall(rf"`((?:{tops})/[\w/.-]*)`", text):
+        assert (ROOT / name).exists() or (ROOT / path.parent / name).exists(), name
+    for name in re.findall(r"`(\w+\.py)`", text):
+        assert name.startswith("my_") or any(p.name == name for p in python_files("xbench", *FAMILIES)), name
+
+
+def test_files_that_comments_and_docstrings_name_exist():
+    there = [f"/{p.relative_to(ROOT).as_posix()}" for p in python_files("xbench", *FAMILIES, "tests", "tools", "benchmarks")]
+    wrong = [
+        (str(path.relative_to(ROOT)), name)
+        for path in python_files("xbench", *FAMILIES, "tools", "benchmarks")
+        for name in set(re.findall(r"(?<![\w/])[\w/]+\.py\b", path.read_text(encoding="utf-8")))
+        if not name.startswith("my_") and not any(other.endswith(f"/{name}") for other in there)
+    ]
+    assert wrong == []
+
+
+# -- the core and the families ---------------------------------------------------------------------------------------------------
 
 
 def test_the_training_room_names_no_trainer():
