@@ -181,7 +181,7 @@ class Scores:
     """What M methods score on the same N items.
 
     data: ``[M, N, 1]`` values or ``[M, N, V]`` vectors. known: ``[M, N]``, where data counts. clusters: ``[N]`` names or numbers.
-    reduce: how items become a figure (see plugins/reductions.py). higher: whether more is better. classes: ``[N]``, what ``class_mean``
+    reduce: how items become a figure (reductions.py). higher: whether more is better. classes: ``[N]``, what ``class_mean``
     averages within, and needed by nothing else.
     """
 
