@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from xbench.plugin import Card, ClassList, Model, XbenchError, cards, classifier, fill, model, registry
@@ -44,13 +45,16 @@ def _open(id: str, place: Path, template: str, prompts: str, classes: str, layer
     card = cards.read(files[0])
     if card.task not in registry.ids("trainer"):
         raise XbenchError(f"model {id} is of the trainer {card.task!r}, which is not here; load its file with --plugin")
-    opened, preprocessing = registry.trainer(card.task).open(card, files[1]), card.preprocessing.preprocessing()
+    trainer, preprocessing = registry.trainer(card.task), card.preprocessing.preprocessing()
+    opened, made_by = trainer.open(card, files[1]), trainer.plugin.make
     if opened.encoder is None:
         if template or prompts or classes:
             raise XbenchError(f"model {id} is a classifier of its own classes; template, prompts and classes are for a CLIP")
-        return Model(id, opened.network, preprocessing, card.class_list, layer, files=files, card=card.sentence())
+        return Model(id, opened.network, preprocessing, card.class_list, layer, files=files, card=card.sentence(), made_by=made_by)
     named, sentences, more = _prompts(id, card, template, prompts, classes)
-    return classifier(id, opened.network, opened.encoder, named, sentences, preprocessing, layer, (*files, *more), card.sentence())
+    files, about = (*files, *more), card.sentence()
+    found = classifier(id, opened.network, opened.encoder, named, sentences, preprocessing, layer, files, about)
+    return replace(found, made_by=made_by)
 
 
 def _prompts(

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xbench import (
+from xbench.maps.saliency import Ranking
+from xbench.plugin import (
     Answer,
     Attribution,
     Batch,
@@ -40,7 +41,6 @@ from xbench import (
     metric,
     model,
 )
-from xbench.maps.saliency import Ranking
 
 CLASSES = ClassList(("ant", "bee", "cat", "dog", "elk"))
 SIDE = 32

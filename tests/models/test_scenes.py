@@ -108,3 +108,12 @@ def test_clip_understands_words_that_its_captions_did_not_have():
     held_out = card_of("clip").held_out["single"]
     assert held_out["accuracy"].value > 0.5
     assert held_out["accuracy/unseen"].value > 0.25  # 1 in 12 by chance
+
+
+def test_rows_of_a_trained_network_depend_on_the_trainer_that_opens_it():
+    from xbench.plan import opening
+
+    bound = registry.model("scenes/resnet")
+    names = {path.name for path in opening._brought(bound, bound()).files}
+    assert "classify.py" in names
+    assert "simclr.py" not in names

@@ -143,7 +143,7 @@ class WordNet:
 @functools.cache
 def compact() -> WordNet:
     """The nouns that ship: the classes of ImageNet-1k, of the scenes and of other datasets, common objects, and all above them."""
-    lines = gzip.decompress((resources.files("xbench") / "wordnet.tsv.gz").read_bytes()).decode().splitlines()
+    lines = gzip.decompress((resources.files("xbench.data") / "wordnet.tsv.gz").read_bytes()).decode().splitlines()
     return from_lines(line for line in lines if not line.startswith("#"))
 
 

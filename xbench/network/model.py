@@ -128,6 +128,7 @@ class Model:
     attention_rows: of a model with the capability ``attention``, the tokens that its logits are read from; found (attention.py).
     files: the weights' files, by which a finished run and the gate can tell whether they changed.
     card: what it is, how it was trained, under which licence.
+    made_by: a class or function that its plug-in had it from by name and not by an import, so that keys know of its code.
     prompts: of a model with the capability ``text``, the sentences whose mean embedding stands for a class; part of its identity.
     encode_text: of such a model, sentences -> embeddings of length 1, float32 ``[n, D]``; those asked for last are remembered.
     device, dtype: where and how it computes; ``bfloat16`` runs forward passes under autocast, ``-compiled`` those without gradients
@@ -152,6 +153,7 @@ class Model:
     encode_text: Callable[[Sequence[str]], Tensor] | None = None
     device: str = "cpu"
     dtype: Dtype = "float32"
+    made_by: object = None
 
     xbench_kind = "model"
 

@@ -47,7 +47,7 @@ class MetricInfo:
 
     kind: ``ground_truth`` is a function (maps [M, H, W], Truth) -> values [M], or vectors [M, V] where ``reduce`` wants them;
         ``faithfulness`` is a class with ``plan(map) -> requests`` and ``score(map, responses) -> Score``;
-        ``re_explanation`` is a class with ``plan() -> variations`` and ``score(before, after) -> Score`` (see evaluate/variations.py).
+        ``re_explanation`` is a class with ``plan() -> variations`` and ``score(before, after) -> Score`` (variations.py).
     version: raised whenever a value can change; rows of two versions never share a column.
     direction: ``higher`` or ``lower`` is better. range: bounds of a value. chance: what an uninformed map scores, in words.
     needs: the truth it reads (``mask``, ``boxes``, ``parts``).

@@ -219,9 +219,15 @@ def _notes(report: Report) -> list[str]:
             "better if judged alone: p alone is below .05. That counts where it was the one question, asked before the run; among "
             "many differences some are as clear by chance"
         )
-    sizes = {f.comparison.difference.clusters for f in report.findings}
-    if min(sizes) < signflip.FEWEST:
-        notes.append(f"{min(sizes)} source pictures are too few for a verdict; it takes {signflip.FEWEST} at least")
+    few_for_claims = {(f.comparison.difference.clusters, f.figure.scores.fewest) for f in report.findings}
+    for size, fewest in sorted(few_for_claims):
+        if size < fewest:
+            what = (
+                "a verdict"
+                if fewest == signflip.FEWEST
+                else "a verdict on a figure that is no mean of items, such as one of a threshold"
+            )
+            notes.append(f"{size} source pictures are too few for {what}; it takes {fewest} at least")
     few = sorted({f.means[0].clusters for f in report.findings if f.means[0].approximate})
     if few:
         span = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"

@@ -24,6 +24,7 @@ from xbench.stats import roc, signflip
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 FEW_CLUSTERS = 50  # with fewer, an interval is approximate (docs/statistics.md has its coverage)
+FEWEST_POOLED = 20  # clusters: with fewer, figures that are no means differ by chance too often for any claim
 MOST_UNITS = 200  # of clusters that are left out or flipped together; more tell little more about a figure
 MOST_NUMBERS = 2**21  # of one block of resampled sums
 ROUNDING = 1e-5  # values that are this close are equal: so much do they differ with the machine and the order of sums
@@ -181,7 +182,7 @@ class Scores:
     """What M methods score on the same N items.
 
     data: ``[M, N, 1]`` values or ``[M, N, V]`` vectors. known: ``[M, N]``, where data counts. clusters: ``[N]`` names or numbers.
-    reduce: how items become a figure (see plugins/reductions.py). higher: whether more is better. classes: ``[N]``, what ``class_mean``
+    reduce: how items become a figure (reductions.py). higher: whether more is better. classes: ``[N]``, what ``class_mean``
     averages within, and needed by nothing else.
     """
 
@@ -196,6 +197,11 @@ class Scores:
     @property
     def sign(self) -> int:
         return 1 if self.higher else -1
+
+    @property
+    def fewest(self) -> int:
+        """Clusters that a claim takes at least."""
+        return FEWEST_POOLED if reductions.is_vector(self.reduce) else signflip.FEWEST
 
     def estimates(self) -> list[Estimate]:
         """Each method's figure over the items that it has."""
@@ -227,7 +233,7 @@ class Scores:
     def contributions(self, pairs: Sequence[tuple[int, int]]) -> Array:
         """What each unit of clusters adds to a minus b for pairs (a, b), ``[U, P]``, positive where a is better.
 
-        0 where the two differ by rounding alone; NaN where a pair has no item of a unit.
+        0 where the two differ by rounding alone, or clusters are too few for a claim; NaN where a pair has no item of a unit.
         """
         found = np.full((len(self.units), len(pairs)), np.nan)
         if not pairs:
@@ -239,6 +245,7 @@ class Scores:
                 draws = self.draws(methods, items)
                 ours, theirs = (draws.contributions()[:, side] for side in places.reshape(2, -1))
                 same = np.isclose(ours, theirs, rtol=ROUNDING, atol=ROUNDING**2 * np.abs(ours).max(initial=0))
+                same |= draws.clusters < self.fewest
                 gained = np.where(same, 0.0, self.sign * (ours - theirs))
                 found[np.ix_(np.searchsorted(self.units, draws.units), some)] = gained
         return found

@@ -10,7 +10,7 @@ from xbench.store.manifests import Manifest
 
 def bibliography() -> dict[str, str]:
     """Key -> BibTeX entry of every paper that the plug-ins that ship cite."""
-    text = (resources.files("xbench") / "references.bib").read_text(encoding="utf-8")
+    text = (resources.files("xbench.tables") / "references.bib").read_text(encoding="utf-8")
     entries = [entry.strip() for entry in re.split(r"\n(?=@)", text)]
     return {entry.partition("{")[2].partition(",")[0]: entry for entry in entries}
 

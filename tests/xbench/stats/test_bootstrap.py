@@ -229,6 +229,18 @@ def test_contributions_of_other_figures_are_pseudo_values(rng):
     assert found.sum() == pytest.approx(figure(a) - figure(b))
 
 
+def test_few_clusters_make_no_claim_on_figures_that_are_no_means(rng):
+    clear = np.stack([np.tile([0.0, 1, 1], (20, 1)), np.tile([0.0, 0, 1], (20, 1)) * (np.arange(20)[:, None] % 4 > 0)])
+    for few, better in ((19, None), (20, 0)):
+        scores = Scores(clear[:, :few], np.ones((2, few), bool), np.arange(few), reduce="best")
+        assert scores.tests([(0, 1)])[0].better == better
+        assert [rank.shared for rank in scores.ranks([0, 1])] == [1, 1 if better is None else 2]
+        assert scores.differences([(0, 1)])[0].mean == pytest.approx(0.25, abs=0.02)
+    means = Scores(clear[:, :19, 1:2], np.ones((2, 19), bool), np.arange(19))
+    assert means.tests([(0, 1)])[0].better == 0
+    assert (means.fewest, scores.fewest) == (6, 20)
+
+
 def test_contributions_leave_out_what_a_pair_lacks_and_what_rounding_makes(rng):
     a = rng.random(10)
     b = a * (1 + 1e-6)

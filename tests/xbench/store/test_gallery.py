@@ -9,6 +9,7 @@ import safetensors.numpy
 import torch
 from safetensors.torch import save_file
 
+from xbench.api import Outcome
 from xbench.errors import XbenchError
 from xbench.plan.suite import Track
 from xbench.plugins.registry import registry
@@ -137,7 +138,7 @@ def test_a_run_shows_every_item_whatever_it_is_called(odd_suite, odd, tmp_path):
     shown = Store(done.folder).gallery()
     assert {key.item for key in shown} == set(ODD)
     assert {key.dataset for key in shown} == {dataset}
-    page = html.render(done.leaderboard(), done.rows, done.manifest, shown)
+    page = html.render(Outcome.of(done).leaderboard(), done.rows, done.manifest, shown)
     assert page.count("data:image/jpeg") == len(ODD) * 6
     merged = runs.merge([done.folder], tmp_path / "merged")
     assert merged[0]["item"].nunique() == len(ODD)
