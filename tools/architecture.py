@@ -50,12 +50,12 @@ def imports(source: str) -> Iterator[Import]:
 
 
 def room_of(module: str) -> str:
-    """``data`` of ``xbench.data.samples.Batch``; ``xbench`` of a name of the package itself; empty for other packages."""
+    """``data`` of ``xbench.data.samples.Batch``, a family too; ``xbench`` of a name of the package itself; empty for other packages."""
     package, _, rest = module.partition(".")
     if package != "xbench":
         return ""
     name = rest.partition(".")[0]
-    return name if (CORE / name).is_dir() or (CORE / f"{name}.py").is_file() else "xbench"
+    return name if name in (*ORDER, *FAMILIES) else "xbench"
 
 
 def files(room: str) -> list[Path]:
@@ -219,7 +219,7 @@ def _families(at: dict[str, int]) -> Iterator[str]:
     yield _text(x + 10, door + 17, "plugin.py", 13, more=BOLD)
     yield _text(x + 10, door + 32, "the door", 11, GREY)
     middle, bend = door + TALL / 2, LEFT - 24
-    reached = [at[room] + TALL / 2 for room in graph()["plugin"]]
+    reached = sorted(at[room] + TALL / 2 for room in graph()["plugin"])
     yield _arrow([(x + width, middle), (bend, middle)], GREY, head=False)
     yield _arrow([(bend, min(reached)), (bend, max(reached))], GREY, head=False)
     yield from (_arrow([(bend, y), (LEFT - 2, y)], GREY) for y in reached)
