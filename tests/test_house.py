@@ -160,6 +160,21 @@ def test_the_doors_export_what_they_say():
     assert all(hasattr(xbench, name) for name in xbench.__all__)
 
 
+def test_what_scripts_call_stays_when_a_room_of_its_name_is_imported(tmp_path):
+    """``evaluate`` and ``run`` are functions of ``xbench`` and rooms as well, and Python sets an imported module on its package."""
+    code = (
+        "import importlib, xbench\n"
+        "evaluate = xbench.evaluate\n"
+        "rooms = [importlib.import_module(f'xbench.{name}') for name in ('evaluate', 'run')]\n"
+        "from xbench.run import catalogue\n"
+        "assert xbench.evaluate is evaluate and callable(evaluate)\n"
+        "assert callable(xbench.run) and callable(xbench.leaderboard)\n"
+        "assert rooms[1].catalogue is catalogue and xbench.stats is importlib.import_module('xbench.stats')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_room_bears_the_name_of_a_family(house):
     """It would be what ``xbench.methods`` is."""
     assert set(house.ORDER).isdisjoint(house.FAMILIES)
