@@ -50,7 +50,7 @@ def imports(source: str) -> Iterator[Import]:
 
 
 def room_of(module: str) -> str:
-    """``data`` of ``xbench.data.samples.Batch``, a family too; ``xbench`` of a name of the package itself; empty for other packages."""
+    """``data`` of ``xbench.data.samples.Batch``, or a family; ``xbench`` of the package itself; empty of other packages."""
     package, _, rest = module.partition(".")
     if package != "xbench":
         return ""
