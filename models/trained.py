@@ -52,8 +52,8 @@ def _open(id: str, place: Path, template: str, prompts: str, classes: str, layer
             raise XbenchError(f"model {id} is a classifier of its own classes; template, prompts and classes are for a CLIP")
         return Model(id, opened.network, preprocessing, card.class_list, layer, files=files, card=card.sentence(), made_by=made_by)
     named, sentences, more = _prompts(id, card, template, prompts, classes)
-    files, about = (*files, *more), card.sentence()
-    found = classifier(id, opened.network, opened.encoder, named, sentences, preprocessing, layer, files, about)
+    all_files, about = (*files, *more), card.sentence()
+    found = classifier(id, opened.network, opened.encoder, named, sentences, preprocessing, layer, all_files, about)
     return replace(found, made_by=made_by)
 
 
