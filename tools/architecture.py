@@ -7,6 +7,7 @@ It makes docs/pictures/architecture.svg and, in docs/architecture.md and CONTRIB
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import textwrap
@@ -63,6 +64,7 @@ def files(room: str) -> list[Path]:
     return sorted((CORE / room).rglob("*.py")) or [CORE / f"{room}.py"]
 
 
+@functools.cache
 def graph() -> dict[str, set[str]]:
     """Room -> the other rooms that its files import."""
     found = {room: {room_of(i.module) for path in files(room) for i in imports(path.read_text("utf-8"))} for room in ORDER}

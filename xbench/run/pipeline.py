@@ -1,6 +1,6 @@
 """A run from request to rows: plan, find what is missing, execute it, keep it. Imports nothing heavy until work is left to do.
 
-A finished run is recognised by its manifest alone: what was asked, and digests of every input (plug-in sources, rule modules,
+A finished run is recognised by its manifest alone: what was asked, and digests of every input (plug-in sources, the core's rooms,
 weights, pictures) and versions of every library. Nothing is imported or loaded to tell.
 """
 
