@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import nn
 from torch.nn import functional
-from xbench.methods import eclip
+from xbench.methods.trained import eclip
 from xbench.trainers import masked_max
 
 from xbench.data.classes import ClassList

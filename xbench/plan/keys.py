@@ -23,7 +23,7 @@ from xbench.plugins.sources import Closure
 # Libraries of the core that values depend on; those of plug-ins are found from their imports. A test finds what is missing.
 CORE_LIBRARIES = ("numpy", "pillow", "torch")
 # Those that keep and check what was computed; timm only names classes, and these names are in keys.
-OTHER_LIBRARIES = ("pandas", "pyarrow", "pydantic", "safetensors", "timm")
+OTHER_LIBRARIES = ("nltk", "pandas", "pyarrow", "pydantic", "safetensors", "timm")
 KEY_LENGTH = 20  # hex digits: 80 bits, no collision to fear below 10^10 rows
 
 

@@ -18,6 +18,7 @@ DOORS = ("xbench", "xbench.plugin")
 COMPUTING = frozenset(
     {
         "errors",
+        "progress",
         "host",
         "plugins",
         "data",
@@ -34,7 +35,7 @@ COMPUTING = frozenset(
 # Values of those plug-ins depend on them that import them, themselves or through others.
 ASKED = frozenset({"train"})
 # They show, compare and publish what was computed. A plug-in that imports one of them depends on it all the same.
-SHOWING = frozenset({"__main__", "api", "cli", "progress", "py", "report", "run", "stats", "submit", "tables"})
+SHOWING = frozenset({"__main__", "api", "cli", "py", "report", "run", "stats", "submit", "tables"})
 
 
 @functools.cache

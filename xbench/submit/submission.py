@@ -24,6 +24,7 @@ from xbench import host
 from xbench.errors import XbenchError
 from xbench.plan import recording, suite
 from xbench.plan.suite import Suite
+from xbench.plugins import rooms
 from xbench.report import tables
 from xbench.store import manifests
 from xbench.store.directory import IDENTITY, OPTIONAL, SCHEMA, Store, write_text
@@ -104,7 +105,7 @@ def nan_lines(rows: Rows) -> list[str]:
 
 def _kept(rows: Rows, manifest: Manifest, inputs: Mapping[str, Stamp], who: Submission) -> Manifest:
     """The manifest of a submission: only what its rows are of, and nothing of the machine."""
-    root = Path(__file__).parent.parent
+    root = rooms.home().parent
     made = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "xbench": manifest.xbench,

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from xbench.network.model import structure_digest
-from xbench.plan import keys, opening, suite
+from xbench.plan import keys, opening, recording, suite
 from xbench.plan.suite import Selection, Track
 from xbench.plugins import importing, rooms
 from xbench.plugins.registry import registry
 from xbench.run import pipeline
-from xbench.store import manifests
+from xbench.store.manifests import Asked
 
 FAMILIES = {"methods", "metrics", "datasets", "models", "trainers", "suites", "recipes", "results"}  # installed below the core
 
@@ -81,7 +81,7 @@ def test_libraries_of_what_computes_are_told():
         for path, module, _ in imported(part):
             top = module.partition(".")[0]
             if top not in sys.stdlib_module_names | {"xbench", ""}:  # a name made at run time is a plug-in's
-                assert {name.lower() for name in importing.distributions()[top]} <= known, f"{path} imports {top}"
+                assert {name.lower() for name in importing.distributions().get(top, [top])} <= known, f"{path} imports {top}"
 
 
 def digest_of_core():
@@ -240,8 +240,11 @@ def test_what_opened_models_and_datasets_bring_makes_rows_new(opened, changed):
 
 def test_what_opened_models_bring_is_an_input_of_the_run(opened, tmp_path):
     opened()
-    manifest = manifests.describe(*opened.last, [], {}, {}, [])
-    assert {str(tmp_path / name) for name in ("papernet.py", "papertruth.py", "card.json", "truth.txt")} <= set(manifest["inputs"])
+    asked = Asked(suite={}, selection={}, plugins={})
+    manifest = recording.describe(*opened.last, [], asked, None, [])
+    assert {str(tmp_path / name) for name in ("papernet.py", "papertruth.py", "card.json", "truth.txt")} <= set(
+        manifest.local.inputs
+    )
 
 
 class Scaled(nn.Module):
@@ -296,10 +299,10 @@ def test_code_beside_a_repository_makes_the_rows_new_that_it_computes(tiny_suite
     assert mine[0] != mine[1]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "papercam.py").write_text("def weigh(a, g):\n    return a.sum(dim=1)\n")
-    assert not manifests.changed_input(second.manifest)
+    assert not recording.changed_input(second.manifest)
     monkeypatch.syspath_prepend(tmp_path / "other")
     sys.modules.pop("papercam")
-    assert "the module papercam is" in manifests.changed_input(second.manifest)
+    assert "the module papercam is" in recording.changed_input(second.manifest)
 
 
 def test_what_is_of_a_cell_runs_and_resumes_by_its_code(tiny_suite, tmp_path, monkeypatch):
@@ -316,7 +319,7 @@ def test_what_is_of_a_cell_runs_and_resumes_by_its_code(tiny_suite, tmp_path, mo
         return pipeline.run(chosen, out=tmp_path / "run")
 
     first = go(1, "+")
-    assert "the method in_cell" in first.manifest["unlisted"]
+    assert "the method in_cell" in first.manifest.local.unlisted
     assert (first.computed, go(2, "+").computed, go(3, "-").computed) == (len(first.rows), 0, len(first.rows))
 
 

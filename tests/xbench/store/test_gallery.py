@@ -19,6 +19,7 @@ from xbench.store import gallery, maps
 from xbench.store.directory import Store
 from xbench.store.gallery import Key
 from xbench.store.manifests import AboutColumn
+from xbench.store.maps import GivenMaps
 from xbench.tables import compare, query, runs
 from xbench.tables.query import Filter
 
@@ -157,7 +158,7 @@ def test_maps_of_one_file_are_each_item_s_own(odd_suite, odd, tmp_path):
     save_file({item: torch.full((2, 2), value) for item, value in maps.items()}, tmp_path / "maps.safetensors")
     (tmp_path / "inner").mkdir()
     save_file({"a": torch.full((2, 2), 4.0)}, tmp_path / "inner" / "maps.safetensors")
-    given = maps.GivenMaps(tmp_path)
+    given = GivenMaps(tmp_path)
     for item, value in {**maps, "inner/a": 4.0}.items():
         assert (given.load(given.find("d", item)) == value).all()
 

@@ -322,6 +322,7 @@ def test_an_incomplete_or_stale_run_is_refused(old, tmp_path):
         wanted=Wanted(columns=[], methods=[], models=[], items={}),
         unlisted=[],
         inputs=rules | {str(source): Stamp(3, 0, "x")},
+        modules={},
         machine={},
         folder=str(Path.cwd()),
     )
