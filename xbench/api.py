@@ -13,7 +13,7 @@ from xbench.plan.suite import Selection, Suite, Track
 from xbench.run import pipeline
 from xbench.run.pipeline import run as _run
 from xbench.store.directory import Store, write_text
-from xbench.submit.submission import read_all
+from xbench.submit.submission import board
 from xbench.tables import runs
 from xbench.tables.leaderboard import Leaderboard, build
 from xbench.tables.query import Filter
@@ -142,6 +142,4 @@ def leaderboard(
     Raises:
         XbenchError: no run directory, runs that make no table together, or a name that is not among them.
     """
-    rows, manifest = read_all([Path(folder) for folder in folders])
-    asked = Filter(models, datasets, metrics, methods, group)
-    return build(rows, manifest, runs.reference(*runs.suites(manifest)), asked)
+    return board([Path(folder) for folder in folders], Filter(models, datasets, metrics, methods, group))[0]

@@ -4,18 +4,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from xbench.data.samples import Batch, Item, generator
+from xbench.data.samples import generator
 from xbench.errors import NotApplicable, XbenchError
 from xbench.network.model import Model, ModelView
 from xbench.plugins.registry import registry
-
-
-@pytest.fixture
-def batch():
-    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    return Batch(
-        images[[0, 1, 2, 2]], torch.tensor([0, 1, 3, 3]), tuple(Item(f"{i}", f"{i}", i, f"{i}") for i in range(3)), seed="0"
-    )
 
 
 @pytest.mark.parametrize("inner", ["gradient", "grad_cam", "occlusion(window=112, stride=56)"])

@@ -25,13 +25,12 @@ def leaderboard(
     from xbench.plan.suite import listed
     from xbench.report import latex, tables
     from xbench.store.directory import write_text
-    from xbench.submit.submission import read_all
-    from xbench.tables import leaderboard, runs
+    from xbench.submit import submission
+    from xbench.tables import runs
     from xbench.tables.query import Filter
 
     asked = Filter(listed(models), listed(datasets), listed(metrics), listed(methods), group)
-    rows, manifest = read_all(folders)
-    board = leaderboard.build(rows, manifest, runs.reference(*runs.suites(manifest)), asked)
+    board, (rows, manifest) = submission.board(folders, asked)
     renderers = {"csv": tables.to_csv, "md": tables.to_markdown, "latex": latex.to_latex, "json": tables.to_json}
     if format == "table" and out is None:
         show_board(board)

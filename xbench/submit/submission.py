@@ -32,6 +32,7 @@ from xbench.store.manifests import Manifest, Run, Stamp, Submission
 from xbench.submit import checks
 from xbench.tables import leaderboard, runs
 from xbench.tables.leaderboard import Leaderboard
+from xbench.tables.query import Filter
 
 FORMS = {"md": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
 SAME_FIGURE = 1e-9  # how far figures from the same rows may differ between machines, whose last bits stats rounds off
@@ -217,6 +218,16 @@ def read_all(folders: Sequence[Path]) -> Run:
     ordered = sorted(found, key=lambda folder: found[folder][1].submission is not None)
     rows, manifest = runs.join([found[folder] for folder in ordered], ordered)
     return rows, manifest.but(notes=tuple(notes)) if notes else manifest
+
+
+def board(folders: Sequence[Path], asked: Filter) -> tuple[Leaderboard, Run]:
+    """The table of run directories and submissions, beside the reference rows of their suites and protocols; and what it is of.
+
+    Raises:
+        XbenchError: as ``read_all``; something is asked for that there is not.
+    """
+    rows, manifest = read_all(folders)
+    return leaderboard.build(rows, manifest, runs.reference(*runs.suites(manifest)), asked), (rows, manifest)
 
 
 def _board(rows: Rows, manifest: Manifest) -> Leaderboard:

@@ -11,14 +11,6 @@ from xbench.plugins.registry import registry
 
 
 @pytest.fixture
-def batch():
-    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    return Batch(
-        images[[0, 1, 2, 2]], torch.tensor([0, 1, 3, 3]), tuple(Item(f"{i}", f"{i}", i, f"{i}") for i in range(3)), seed="0"
-    )
-
-
-@pytest.fixture
 def vit():
     from timm.models.vision_transformer import VisionTransformer
 

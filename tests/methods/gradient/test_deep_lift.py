@@ -18,14 +18,6 @@ def model_of(network, side: int = 32, classes: int = 4) -> Model:
     return Model("made_up", network, Preprocessing((side, side), 1.0, (0.0,) * 3, (1.0,) * 3), names)
 
 
-@pytest.fixture
-def batch():
-    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    return Batch(
-        images[[0, 1, 2, 2]], torch.tensor([0, 1, 3, 3]), tuple(Item(f"{i}", f"{i}", i, f"{i}") for i in range(3)), seed="0"
-    )
-
-
 def sequence(activation: nn.Module) -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(0)

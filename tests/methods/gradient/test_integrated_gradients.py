@@ -14,15 +14,6 @@ from xbench.plugins.registry import registry
 
 
 @pytest.fixture
-def batch():
-    """Three items in four rows."""
-    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    return Batch(
-        images[[0, 1, 2, 2]], torch.tensor([0, 1, 3, 3]), tuple(Item(f"{i}", f"{i}", i, f"{i}") for i in range(3)), seed="0"
-    )
-
-
-@pytest.fixture
 def smooth_model():
     """Without kinks, so that a rule of few points is exact."""
     with torch.random.fork_rng():
